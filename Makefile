@@ -1,0 +1,53 @@
+# Two commands for users: `make demo` shows a whole depot night, `make test` proves it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test bench run lint lock clean
+
+demo: $(VENV)/run.stamp
+	$(BIN)/depot-agent demo $(ARGS)
+
+test: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check agent tests bench
+	$(BIN)/ruff check agent tests bench
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python bench/meter_values.py $(ARGS)
+
+run: $(VENV)/run.stamp
+	$(BIN)/depot-agent run --config config/agent.toml
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff format agent tests bench
+	$(BIN)/ruff check --fix agent tests bench
+
+# Versions with hashes; no index address is written into the files.
+lock:
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet pip-tools
+	$(VENV)/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+		--extra build --output-file requirements.lock pyproject.toml
+	$(VENV)/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header \
+		--extra dev --output-file requirements-dev.lock pyproject.toml
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis demo-report

@@ -1,0 +1,1 @@
+"""Clients of ChargEye and other clouds: paths, bodies, units, outcomes."""

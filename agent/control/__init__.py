@@ -1,0 +1,1 @@
+"""Policy in motion: events become decisions, commits and orders."""

@@ -1,0 +1,1 @@
+"""Pure types, rules and decisions: no I/O, no clock, no chance."""

@@ -1,0 +1,153 @@
+"""What a station can do with charging profiles, as it says and as it is configured.
+
+Everything a station says about itself is a hint (charger-quirks.md rule 4); a missing
+key is no proof of a missing feature (ocpp-depot.md B6). Quirks are names that can be
+switched on by hand in ``[[stations]] quirks``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+NOMINAL_VOLTAGE_V = 230.0
+"""Conversion between A and W uses the nominal voltage, not the measured one (B5)."""
+PERIODS_UNKNOWN = 24
+"""Periods sent to a station that does not say how many it takes (B10.7)."""
+PERIODS_MAX = 200
+"""More is never needed: a day in quarter hours has 96."""
+STACK_LEVEL_MAX = 20
+"""One firmware reports 999 (PRF-03)."""
+AC_MINIMUM_A = 6.0
+"""Below it an IEC 61851 vehicle cannot charge (B5)."""
+DC_MINIMUM_W = 1000.0
+"""Kempower treats lower limits as 0 (LIM-05)."""
+
+QUIRKS = {
+    "stack-level-0": "only stack level 0 is accepted (ABB Terra, Wallbox; PRF-03)",
+    "no-connector-0": "profiles on connector 0 are refused (PRF-02)",
+    "relative-only": "only Relative schedules are accepted (PRF-08)",
+    "single-period": "schedules with more than one period crash it (PRF-10)",
+    "watts-only": "only limits in W work (LIM-01)",
+    "amps-only": "only limits in A work (LIM-02)",
+    "whole-amps": "limits are taken in whole amperes (PRF-13)",
+    "no-zero": "a limit of 0 ends the transaction (LIM-09)",
+    "no-default-profile": "TxDefaultProfile is refused or ignored (PRF-01)",
+    "no-configuration": "GetConfiguration is not answered (CFG-01)",
+    "no-ping": "WebSocket pings are not answered (NET-03)",
+}
+"""Names accepted in ``[[stations]] quirks``, with what they mean."""
+
+
+class RateUnit(StrEnum):
+    """Unit of a charging schedule."""
+
+    WATT = "W"
+    AMPERE = "A"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What the station reported; None where it said nothing."""
+
+    units: frozenset[RateUnit] = frozenset()
+    periods_max: int | None = None
+    stack_level_max: int | None = None
+    profiles_max: int | None = None
+    connectors: int | None = None
+    has_smart_charging: bool | None = None
+    is_known: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationTraits:
+    """The station as the configuration describes it; powers in W at the outlet."""
+
+    rated_w: float
+    fallback_w: float
+    is_dc: bool = True
+    phases: int = 3
+    outlets: int = 1
+    quirks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileForm:
+    """How profiles must look for one station."""
+
+    unit: RateUnit
+    phases: int | None
+    periods_max: int
+    stack_level: int
+    is_relative: bool = False
+    whole_amps: bool = False
+    minimum_w: float = DC_MINIMUM_W
+    zero_allowed: bool = True
+
+
+def read_configuration(keys: Mapping[str, str]) -> Capabilities:
+    """Read capabilities from 1.6 configuration keys, compared without case."""
+    known = {key.lower(): value for key, value in keys.items()}
+    profiles = known.get("supportedfeatureprofiles")
+    return Capabilities(
+        units=_units(known.get("chargingscheduleallowedchargingrateunit", "")),
+        periods_max=_count(known.get("chargingschedulemaxperiods")),
+        stack_level_max=_count(known.get("chargeprofilemaxstacklevel")),
+        profiles_max=_count(known.get("maxchargingprofilesinstalled")),
+        connectors=_count(known.get("numberofconnectors")),
+        has_smart_charging=None
+        if profiles is None
+        else "smartcharging" in profiles.lower().replace(" ", ""),
+        is_known=bool(known),
+    )
+
+
+def profile_form(said: Capabilities, traits: StationTraits) -> ProfileForm:
+    """Choose unit, level and size of profiles for a station (B5, B6, B10)."""
+    quirks = traits.quirks
+    unit = _choose_unit(said, traits)
+    periods = said.periods_max or PERIODS_UNKNOWN
+    level = min(said.stack_level_max or 0, STACK_LEVEL_MAX)
+    ac_minimum_w = AC_MINIMUM_A * NOMINAL_VOLTAGE_V * traits.phases
+    return ProfileForm(
+        unit=unit,
+        phases=None if traits.is_dc else traits.phases,
+        periods_max=1 if "single-period" in quirks else min(periods, PERIODS_MAX),
+        stack_level=0 if "stack-level-0" in quirks else level,
+        is_relative="relative-only" in quirks,
+        whole_amps="whole-amps" in quirks,
+        minimum_w=DC_MINIMUM_W if traits.is_dc else ac_minimum_w,
+        zero_allowed="no-zero" not in quirks,
+    )
+
+
+def _choose_unit(said: Capabilities, traits: StationTraits) -> RateUnit:
+    if "watts-only" in traits.quirks:
+        return RateUnit.WATT
+    if "amps-only" in traits.quirks or said.units == {RateUnit.AMPERE}:
+        return RateUnit.AMPERE
+    if not traits.is_dc and (RateUnit.AMPERE in said.units or not said.units):
+        return RateUnit.AMPERE
+    return RateUnit.WATT
+
+
+def _units(text: str) -> frozenset[RateUnit]:
+    words = {word.strip("[]\"' ").lower() for word in re.split(r"[,;]", text)}
+    found = set()
+    if words & {"current", "a", "amps", "ampere"}:
+        found.add(RateUnit.AMPERE)
+    if words & {"power", "w", "watts", "watt"}:
+        found.add(RateUnit.WATT)
+    return frozenset(found)
+
+
+def _count(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        value = int(text.strip().strip("\"'"))
+    except ValueError:
+        return None
+    return value if value >= 0 else None

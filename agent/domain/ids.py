@@ -1,0 +1,22 @@
+"""Identifiers: one type each, so that mixing two of them is a type error."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+StationId = NewType("StationId", str)
+EvseId = NewType("EvseId", int)
+ConnectorId = NewType("ConnectorId", int)
+TransactionId = NewType("TransactionId", str)
+SessionId = NewType("SessionId", str)
+VehicleId = NewType("VehicleId", str)
+ScheduleId = NewType("ScheduleId", str)
+MacAddress = NewType("MacAddress", str)
+
+Outlet = tuple[StationId, EvseId]
+"""One controllable outlet of the depot."""
+
+
+def outlet_name(outlet: Outlet) -> str:
+    """``CP-01/2``: how an outlet is written in logs and on the command line."""
+    return f"{outlet[0]}/{outlet[1]}"

@@ -1,0 +1,221 @@
+"""Meter readings of one session: what is believed, what is counted, what is history.
+
+Registers may dip, reset, jump, be missing, or count from zero (charger-quirks.md MTR,
+faults.md C6 to C8). Energy never falls; a doubtful reading is named, not counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+HISTORY_SLOT_S = 900
+"""Measured energy is kept in quarter hours: the grid of ChargEye's own plans."""
+HISTORY_MAX = 400
+"""Slots kept per session: four days; older ones are merged into the first."""
+RATE_MARGIN = 1.2
+"""A register may not rise faster than 1.2 times the outlet's rated power (C6)."""
+RATE_MARGIN_WH = 500.0
+"""Slack for registers that count in steps of 100 Wh and for late samples."""
+SOC_DROP_MAX = 5.0
+"""Percentage points that SoC may fall between two samples of a charging session."""
+SOC_ZERO_BELOW = 5.0
+"""A SoC of 0 is believed only after a value below this (handshake zeros, A5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeterReading:
+    """What one sampled moment said; None where the station did not say.
+
+    ``register_wh`` is the lifetime register in Wh, powers are W at the outlet,
+    ``at`` is our best time for the sample (aware UTC).
+    """
+
+    at: datetime
+    register_wh: float | None = None
+    power_w: float | None = None
+    soc_percent: float | None = None
+    offered_w: float | None = None
+    inlet_w: float | None = None
+
+
+HistorySlot = tuple[int, float, float | None, float | None]
+"""Start in whole seconds since the epoch, Wh, SoC at first and at last sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeterState:
+    """The running account of a session; all fields are believed values."""
+
+    energy_wh: float = 0.0
+    register_wh: float | None = None
+    register_at: datetime | None = None
+    doubtful_wh: float | None = None
+    power_w: float | None = None
+    power_at: datetime | None = None
+    offered_w: float | None = None
+    soc_percent: float | None = None
+    soc_at: datetime | None = None
+    soc_first: float | None = None
+    doubtful_soc: float | None = None
+    history: tuple[HistorySlot, ...] = ()
+
+
+def baseline(state: MeterState, register_wh: float | None, at: datetime) -> MeterState:
+    """Start counting from a register value (meterStart); None waits for a sample."""
+    return replace(state, register_wh=register_wh, register_at=at, doubtful_wh=None)
+
+
+def add_reading(
+    state: MeterState, reading: MeterReading, *, rated_w: int
+) -> tuple[MeterState, str | None]:
+    """Take one reading into the account; the new state and an anomaly, if any."""
+    energy_wh = state.energy_wh
+    register_wh = state.register_wh
+    register_at = state.register_at
+    doubtful_wh = state.doubtful_wh
+    history = state.history
+    anomaly: str | None = None
+    gained = 0.0
+    if reading.register_wh is not None:
+        gained, doubtful_wh, anomaly = _gain(state, reading, rated_w)
+        if doubtful_wh is None:
+            energy_wh += gained
+            history = _spread(
+                history, register_at or reading.at, reading.at, gained, reading
+            )
+            register_wh = reading.register_wh
+            register_at = reading.at
+    power_w, power_at = state.power_w, state.power_at
+    if reading.power_w is not None:
+        if 0 <= reading.power_w <= rated_w * 1.5 + 1000:
+            power_w, power_at = reading.power_w, reading.at
+        else:
+            anomaly = anomaly or f"power {reading.power_w:.0f} W is not plausible"
+    elif gained > 0 and state.register_at is not None and doubtful_wh is None:
+        span_s = (reading.at - state.register_at).total_seconds()
+        if span_s >= 1:
+            power_w, power_at = gained * 3600 / span_s, reading.at
+    soc, soc_at, soc_first, doubtful_soc = _soc(state, reading)
+    new = MeterState(
+        energy_wh,
+        register_wh,
+        register_at,
+        doubtful_wh,
+        power_w,
+        power_at,
+        reading.offered_w if reading.offered_w is not None else state.offered_w,
+        soc,
+        soc_at,
+        soc_first,
+        doubtful_soc,
+        history,
+    )
+    return new, anomaly
+
+
+def settle(
+    state: MeterState, owed_wh: float, register_wh: float, at: datetime
+) -> MeterState:
+    """Correct the account at the end of a transaction by what is still owed, Wh."""
+    since = state.register_at or at
+    reading = MeterReading(at, register_wh=register_wh)
+    return replace(
+        state,
+        energy_wh=max(state.energy_wh + owed_wh, 0.0),
+        register_wh=register_wh,
+        register_at=at,
+        doubtful_wh=None,
+        history=_spread(state.history, min(since, at), at, owed_wh, reading),
+    )
+
+
+def idle(state: MeterState, at: datetime) -> MeterState:
+    """After a transaction the outlet draws nothing, whatever it last said (MTR-12)."""
+    return replace(state, power_w=0.0, power_at=at, offered_w=None)
+
+
+def _gain(
+    state: MeterState, reading: MeterReading, rated_w: int
+) -> tuple[float, float | None, str | None]:
+    """Energy to count, the doubtful register to remember, and the anomaly."""
+    value = reading.register_wh
+    assert value is not None  # noqa: S101 - the caller looked
+    if state.register_wh is None or state.register_at is None:
+        return 0.0, None, None
+    step = value - state.register_wh
+    span_s = max((reading.at - state.register_at).total_seconds(), 0.0)
+    limit = rated_w * RATE_MARGIN * span_s / 3600 + RATE_MARGIN_WH
+    if 0 <= step <= limit:
+        return step, None, None
+    if state.doubtful_wh is not None:
+        follow = value - state.doubtful_wh
+        if value > 0 and 0 <= follow <= limit:
+            shown = f"register moved from {state.register_wh:.0f} to {value:.0f} Wh"
+            return follow, None, f"{shown}; counting goes on from there"
+    kind = "fell" if step < 0 else "rose too fast"
+    shown = f"register {kind} from {state.register_wh:.0f} to {value:.0f} Wh"
+    return 0.0, value, None if state.doubtful_wh is not None else shown
+
+
+def _soc(
+    state: MeterState, reading: MeterReading
+) -> tuple[float | None, datetime | None, float | None, float | None]:
+    value = reading.soc_percent
+    known = (state.soc_percent, state.soc_at, state.soc_first)
+    if value is None or not 0 <= value <= 100:
+        return *known, state.doubtful_soc
+    if state.soc_percent is None:
+        if value == 0 and state.doubtful_soc is None:
+            return *known, value
+        if value == 0:
+            return *known, state.doubtful_soc
+        return value, reading.at, value, None
+    if value == 0 and state.soc_percent >= SOC_ZERO_BELOW:
+        return *known, state.doubtful_soc
+    if value < state.soc_percent - SOC_DROP_MAX and (
+        state.doubtful_soc is None or abs(value - state.doubtful_soc) > SOC_DROP_MAX
+    ):
+        return *known, value
+    return value, reading.at, state.soc_first, None
+
+
+def _spread(
+    history: tuple[HistorySlot, ...],
+    from_at: datetime,
+    to_at: datetime,
+    energy_wh: float,
+    reading: MeterReading,
+) -> tuple[HistorySlot, ...]:
+    """Put energy into its quarter hours, in proportion to time."""
+    to_s = to_at.timestamp()
+    from_s = min(from_at.timestamp(), to_s)
+    slot_s = int(to_s // HISTORY_SLOT_S) * HISTORY_SLOT_S
+    soc = reading.soc_percent or None
+    if from_s >= slot_s and history and history[-1][0] == slot_s:
+        last = history[-1]
+        new = (slot_s, last[1] + energy_wh, last[2] or soc, soc or last[3])
+        return (*history[:-1], new)
+    slots = list(history)
+    begin_s = int(from_s // HISTORY_SLOT_S) * HISTORY_SLOT_S
+    begin_s = max(begin_s, slot_s - (HISTORY_MAX - 1) * HISTORY_SLOT_S)
+    span_s = to_s - from_s
+    while begin_s <= slot_s:
+        end_s = begin_s + HISTORY_SLOT_S
+        part_s = min(end_s, to_s) - max(begin_s, from_s)
+        share = energy_wh * part_s / span_s if span_s > 0 else energy_wh
+        _add_slot(slots, (begin_s, share, soc, soc))
+        begin_s = end_s
+    return tuple(slots[-HISTORY_MAX:])
+
+
+def _add_slot(slots: list[HistorySlot], new: HistorySlot) -> None:
+    for index in range(len(slots) - 1, -1, -1):
+        if slots[index][0] == new[0]:
+            old = slots[index]
+            slots[index] = (old[0], old[1] + new[1], old[2] or new[2], new[3] or old[3])
+            return
+        if slots[index][0] < new[0]:
+            slots.insert(index + 1, new)
+            return
+    slots.insert(0, new)

@@ -1,0 +1,184 @@
+"""From a power curve to an OCPP charging profile, and back to what it really allows.
+
+Rules of ocpp-depot.md B10: rounding goes down, the start lies in the past, the first
+period is at 0, the last one has no end, and when a station takes few periods the last
+one is the minimum of the rest. Never approximated upwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from agent.domain.capability import (
+    AC_MINIMUM_A,
+    NOMINAL_VOLTAGE_V,
+    ProfileForm,
+    RateUnit,
+)
+from agent.domain.curve import EVER_S, Curve, curve, floor_tenth, since
+from agent.domain.ids import EvseId, TransactionId
+
+START_IN_PAST_S = 60
+"""A start this far back is past for a station whose clock is a little slow (PRF-07)."""
+START_OLDEST_S = 12 * 3600
+"""A constant limit needs no older start; old starts make large offsets."""
+PERIOD_MIN_S = 5
+"""A raise that lasts less is dropped: stations need longer to follow it."""
+TX_PROFILE_ID = 100
+"""An outlet's TxProfile has this id plus the EVSE, so that updates replace (B10.6)."""
+DEFAULT_PROFILE_ID = 1
+"""The safe default of a whole station has this id; per outlet: plus the EVSE."""
+
+
+class Purpose(StrEnum):
+    """Purposes in the words of 2.x; 1.6 spells the first one differently."""
+
+    STATION_MAX = "ChargingStationMaxProfile"
+    TX_DEFAULT = "TxDefaultProfile"
+    TX = "TxProfile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargingProfile:
+    """A version-free charging profile with one schedule.
+
+    ``periods`` are (seconds from ``starts_at``, limit in units with one decimal).
+    ``starts_at`` is None for a Relative schedule.
+    """
+
+    profile_id: int
+    purpose: Purpose
+    stack_level: int
+    unit: RateUnit
+    phases: int | None
+    periods: tuple[tuple[int, float], ...]
+    starts_at: datetime | None
+    transaction_id: TransactionId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A profile, the curve that it really allows (W), and how long it is exact.
+
+    From ``exact_until_s`` on (seconds since the epoch) the profile only holds the
+    minimum of the rest: it must be replaced before.
+    """
+
+    profile: ChargingProfile
+    allows: Curve
+    exact_until_s: int
+
+
+def compile_tx(
+    line: Curve,
+    *,
+    evse_id: EvseId,
+    transaction_id: TransactionId,
+    form: ProfileForm,
+    now: datetime,
+    transaction_started_at: datetime,
+) -> Compiled:
+    """Compile the limit of a running transaction (TxProfile).
+
+    ``line`` is what the vehicle may draw, W at the outlet, from now on and for ever.
+    """
+    now_s = int(now.timestamp())
+    steps = _drop_short_raises(list(since(line, now_s)))
+    steps, exact_until_s = _fit(steps, form.periods_max)
+    limits = [(at_s, _in_unit(limit_w, form)) for at_s, limit_w in steps]
+    limits = _merge(limits)
+    if form.is_relative:
+        start_s = int(transaction_started_at.timestamp())
+    else:
+        segment_s = max((at_s for at_s, _ in line if at_s <= now_s), default=now_s)
+        start_s = min(max(segment_s, now_s - START_OLDEST_S), now_s - START_IN_PAST_S)
+    start_s = min(start_s, now_s)
+    periods = tuple(
+        (0 if index == 0 else at_s - start_s, limit)
+        for index, (at_s, limit) in enumerate(limits)
+    )
+    profile = ChargingProfile(
+        profile_id=TX_PROFILE_ID + evse_id,
+        purpose=Purpose.TX,
+        stack_level=form.stack_level,
+        unit=form.unit,
+        phases=form.phases,
+        periods=periods,
+        starts_at=None if form.is_relative else datetime.fromtimestamp(start_s, UTC),
+        transaction_id=transaction_id,
+    )
+    allows = curve((at_s, _in_watts(limit, form)) for at_s, limit in limits)
+    return Compiled(profile=profile, allows=allows, exact_until_s=exact_until_s)
+
+
+def compile_default(
+    limit_w: float, *, evse_id: EvseId, form: ProfileForm, now: datetime
+) -> Compiled:
+    """Compile the safe default for when no other profile holds (B11).
+
+    EVSE 0 stands for all outlets of the station; the limit is per outlet. A default
+    below the minimum of a vehicle would let it fall asleep, so it is 0 or the minimum.
+    """
+    limit = _in_unit(limit_w, form)
+    start_s = int(now.timestamp()) - START_IN_PAST_S
+    profile = ChargingProfile(
+        profile_id=DEFAULT_PROFILE_ID + evse_id,
+        purpose=Purpose.TX_DEFAULT,
+        stack_level=0,
+        unit=form.unit,
+        phases=form.phases,
+        periods=((0, limit),),
+        starts_at=None if form.is_relative else datetime.fromtimestamp(start_s, UTC),
+    )
+    allows = curve([(start_s, _in_watts(limit, form))])
+    return Compiled(profile=profile, allows=allows, exact_until_s=EVER_S)
+
+
+def _drop_short_raises(steps: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    kept: list[tuple[int, float]] = []
+    for index, (at_s, limit_w) in enumerate(steps):
+        ends_s = steps[index + 1][0] if index + 1 < len(steps) else EVER_S
+        is_short_raise = kept and limit_w > kept[-1][1] and ends_s - at_s < PERIOD_MIN_S
+        if not is_short_raise:
+            kept.append((at_s, limit_w))
+    return list(curve(kept))
+
+
+def _fit(
+    steps: list[tuple[int, float]], periods_max: int
+) -> tuple[list[tuple[int, float]], int]:
+    if len(steps) <= periods_max:
+        return steps, EVER_S
+    head = steps[: periods_max - 1]
+    rest = steps[periods_max - 1 :]
+    if not head:
+        return [(steps[0][0], min(limit for _, limit in steps))], steps[1][0]
+    return [*head, (rest[0][0], min(limit for _, limit in rest))], rest[0][0]
+
+
+def _merge(limits: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    merged: list[tuple[int, float]] = []
+    for at_s, limit in limits:
+        if not merged or merged[-1][1] != limit:
+            merged.append((at_s, limit))
+    return merged
+
+
+def _in_unit(limit_w: float, form: ProfileForm) -> float:
+    if limit_w < form.minimum_w:
+        return 0.0  # 1 to 999 W mean 0 to some stations and more to others (W4)
+    if form.unit is RateUnit.WATT:
+        return floor_tenth(limit_w)
+    phases = form.phases or 3
+    amperes = floor_tenth(limit_w / (NOMINAL_VOLTAGE_V * phases))
+    if form.whole_amps:
+        amperes = float(int(amperes))
+    return amperes if form.phases is None or amperes >= AC_MINIMUM_A else 0.0
+
+
+def _in_watts(limit: float, form: ProfileForm) -> float:
+    if form.unit is RateUnit.WATT:
+        return limit
+    return limit * NOMINAL_VOLTAGE_V * (form.phases or 3)

@@ -1,0 +1,271 @@
+"""Wanted against installed limits: what to send now, what to hold back, what is proved.
+
+Power is a level: the executor compares and closes the gap, again and again. Until an
+answer is read, an outlet is budgeted at the higher of its old and new limit, so lower
+limits go out first and a raise waits until there is room for it (ocpp-depot.md B13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from agent.domain.curve import (
+    EVER_S,
+    Curve,
+    constant,
+    higher_of,
+    is_same,
+    is_within,
+    lower_of,
+    value_at,
+)
+from agent.domain.ids import TransactionId
+
+SPACING_S = 5.0
+"""Between two orders to one outlet; a reduction does not wait (architecture 6)."""
+RETRY_S = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+"""Waits after the first, second, ... refusal or silence in a row."""
+SETTLE_S = 90.0
+"""DC stations need up to 60 s to follow, plus a sample (B12 level 3)."""
+OVER_FACTOR = 1.05
+OVER_MARGIN_W = 500.0
+"""Measured power may pass a limit by 5 % and 0.5 kW: meters and ramps (B12)."""
+STRIKES_MAX = 3
+"""Samples over the limit before an outlet counts as not following (B12)."""
+
+
+class OrderState(StrEnum):
+    """How far the newest order has come."""
+
+    NONE = "none"
+    CONFIRMED = "confirmed"
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """A TxProfile that was sent for a transaction: what it allows and until when."""
+
+    transaction_id: TransactionId
+    allows: Curve
+    exact_until_s: int
+    sent_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutletPower:
+    """The installed and the possibly installed limit of one outlet.
+
+    ``confirmed`` was accepted. ``doubtful`` was sent and not answered: it may hold.
+    ``default_w`` is the accepted safe default, None until the station took one.
+    """
+
+    confirmed: Sent | None = None
+    doubtful: Sent | None = None
+    default_w: float | None = None
+    order: OrderState = OrderState.NONE
+    failures: int = 0
+    last_order_at: datetime | None = None
+    needs_confirmation: bool = False
+    verified: bool | None = None
+    strikes: int = 0
+    changed_at: datetime | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ordered:
+    """What to send now, and why; ``is_reduction`` orders jump every queue."""
+
+    line: Curve
+    is_reduction: bool
+    reason: str
+
+
+def may_draw(
+    power: OutletPower,
+    *,
+    transaction_id: TransactionId | None,
+    rated_w: float,
+    fallback_w: float,
+    measured_w: float,
+    now_s: int,
+) -> Curve:
+    """Tell what an outlet could be drawing, given everything known (W at the outlet).
+
+    Without a transaction: the default that a newcomer would get. With one: the
+    installed profile, or any that may be installed; an outlet that does not follow
+    is taken at what it draws, if that is more.
+    """
+    if transaction_id is None:
+        return constant(min(power.default_w or fallback_w, rated_w))
+    base = power.default_w if power.default_w is not None else rated_w
+    own = power.confirmed
+    if own is not None and own.transaction_id == transaction_id:
+        line = own.allows
+    else:
+        line = constant(min(base, rated_w))
+    if power.doubtful is not None:
+        line = higher_of([line, power.doubtful.allows], now_s)
+    if power.verified is False:
+        line = higher_of([line, constant(min(measured_w, rated_w * 1.1))], now_s)
+    return line
+
+
+def next_order(
+    power: OutletPower,
+    want: Curve,
+    *,
+    transaction_id: TransactionId,
+    installed: Curve,
+    room: bool,
+    now: datetime,
+) -> Ordered | None:
+    """Decide what to send to an outlet with a running transaction, if anything.
+
+    ``want`` is the curve as the station would store it, ``installed`` what it may be
+    drawing now, ``room`` whether the whole of ``want`` fits beside all other outlets'
+    possible draws. Without room only the part that lowers is sent.
+    """
+    now_s = int(now.timestamp())
+    own = power.confirmed
+    is_mine = own is not None and own.transaction_id == transaction_id
+    is_lower = not is_within(installed, want, now_s)
+    line = want if room else lower_of([want, installed], now_s)
+    if not room and is_same(line, installed, now_s) and is_mine:
+        return None
+    if is_mine and own is not None and power.doubtful is None:
+        due_s = own.sent_at.timestamp() + _half_life_s(own)
+        until_s = own.exact_until_s
+        is_kept = is_same(line, own.allows, now_s, until_s) and now_s < due_s
+        if is_kept and not power.needs_confirmation and power.verified is not False:
+            return None
+        reason = _reason(power, is_due=now_s >= due_s)
+    else:
+        reason = "first limit of the transaction" if own is None else "new limit"
+    if not _is_time(power, now, is_reduction=is_lower):
+        return None
+    return Ordered(line=line, is_reduction=is_lower, reason=reason)
+
+
+def wake_at(power: OutletPower, now: datetime) -> float | None:
+    """Tell in how many seconds an installed profile must be refreshed, or None."""
+    own = power.confirmed
+    if own is None or own.exact_until_s >= EVER_S:
+        return None
+    return max(own.sent_at.timestamp() + _half_life_s(own) - now.timestamp(), 0.5)
+
+
+def ordered(power: OutletPower, sent: Sent) -> OutletPower:
+    """Account for an order that leaves now: it may hold from this moment on."""
+    both = sent
+    if power.doubtful is not None:
+        allows = higher_of(
+            [power.doubtful.allows, sent.allows], int(sent.sent_at.timestamp())
+        )
+        both = replace(sent, allows=allows)
+    return replace(power, doubtful=both, last_order_at=sent.sent_at)
+
+
+def accepted(power: OutletPower, sent: Sent, now: datetime) -> OutletPower:
+    """Account for an accepted order: wanted becomes installed."""
+    before = power.confirmed
+    now_s = int(now.timestamp())
+    is_change = before is None or value_at(before.allows, now_s) != value_at(
+        sent.allows, now_s
+    )
+    return replace(
+        power,
+        confirmed=sent,
+        doubtful=None,
+        order=OrderState.CONFIRMED,
+        failures=0,
+        needs_confirmation=False,
+        changed_at=now if is_change else power.changed_at,
+        verified=None if is_change and power.verified is not False else power.verified,
+        strikes=0 if is_change else power.strikes,
+        detail="",
+    )
+
+
+def refused(power: OutletPower, detail: str) -> OutletPower:
+    """Account for a refused order: the old limit still rules (PRF-12)."""
+    return replace(
+        power,
+        doubtful=None,
+        order=OrderState.REFUSED,
+        failures=power.failures + 1,
+        detail=detail,
+    )
+
+
+def unanswered(power: OutletPower, detail: str) -> OutletPower:
+    """Account for silence: either limit may rule, so both stay in the budget."""
+    return replace(
+        power,
+        order=OrderState.UNANSWERED,
+        failures=power.failures + 1,
+        detail=detail,
+    )
+
+
+def doubted(power: OutletPower) -> OutletPower:
+    """After a reboot or a reconnect a limit must be confirmed again (B14)."""
+    return replace(power, needs_confirmation=True, failures=0, last_order_at=None)
+
+
+def checked(
+    power: OutletPower,
+    *,
+    measured_w: float,
+    measured_at: datetime,
+    transaction_id: TransactionId,
+) -> OutletPower:
+    """Hold a measurement against the limit in force (B12 level 3).
+
+    Below is normal (taper). Samples taken before the limit could act prove nothing.
+    """
+    own = power.confirmed
+    if own is None or own.transaction_id != transaction_id or power.changed_at is None:
+        return power
+    since_s = (measured_at - power.changed_at).total_seconds()
+    at_s = measured_at.timestamp()
+    allowed_w = max(value_at(own.allows, at_s), value_at(own.allows, at_s - SETTLE_S))
+    if measured_w <= allowed_w * OVER_FACTOR + OVER_MARGIN_W:
+        if since_s < SETTLE_S or (power.verified is True and power.strikes == 0):
+            return power
+        return replace(power, verified=True, strikes=0)
+    if since_s < SETTLE_S:
+        return power
+    strikes = power.strikes + 1
+    if strikes >= STRIKES_MAX:
+        return replace(power, verified=False, strikes=strikes)
+    return replace(power, strikes=strikes)
+
+
+def _half_life_s(own: Sent) -> float:
+    if own.exact_until_s >= EVER_S:
+        return float(EVER_S)
+    return max((own.exact_until_s - own.sent_at.timestamp()) / 2, 0.0)
+
+
+def _reason(power: OutletPower, *, is_due: bool) -> str:
+    if power.needs_confirmation:
+        return "confirmed again after the station came back"
+    if power.verified is False:
+        return "the station does not follow; sent again"
+    return "the sent horizon is half over" if is_due else "the wanted limit changed"
+
+
+def _is_time(power: OutletPower, now: datetime, *, is_reduction: bool) -> bool:
+    if power.last_order_at is None:
+        return True
+    waited_s = (now - power.last_order_at).total_seconds()
+    if power.failures:
+        return waited_s >= RETRY_S[min(power.failures, len(RETRY_S)) - 1]
+    if power.verified is False:
+        return waited_s >= RETRY_S[-2]
+    return is_reduction or waited_s >= SPACING_S

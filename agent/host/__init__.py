@@ -1,0 +1,1 @@
+"""The gateway's own facts: clock, ids, logs, systemd, metrics."""

@@ -1,0 +1,329 @@
+"""What control needs of the world, as Protocols, and the words that cross them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Protocol
+
+from agent.domain.capability import Capabilities
+from agent.domain.effects import DecisionRecord, Report
+from agent.domain.events import Event
+from agent.domain.identity import Vehicle
+from agent.domain.ids import (
+    EvseId,
+    MacAddress,
+    Outlet,
+    ScheduleId,
+    SessionId,
+    StationId,
+    TransactionId,
+    VehicleId,
+)
+from agent.domain.plan import Schedule
+from agent.domain.profile import ChargingProfile
+from agent.domain.reconcile import OutletPower
+from agent.domain.session import Session
+from agent.domain.station import StationState
+
+
+class Clock(Protocol):
+    """Time as the agent lives it; a demo night runs faster than the network does."""
+
+    def now(self) -> datetime:
+        """Tell the time, aware UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for seconds of the same clock."""
+        ...
+
+
+class Ids(Protocol):
+    """Chance, in one place, so that a seed can replay it."""
+
+    def session_id(self, now: datetime) -> SessionId:
+        """Make a new id that sorts by time."""
+        ...
+
+    def chance(self) -> float:
+        """Draw a number in [0, 1)."""
+        ...
+
+
+# --- store ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRow:
+    """An accepted event of a station; ``session_id`` only to find it again."""
+
+    seq: int
+    at: datetime
+    station_id: StationId
+    new_session_id: SessionId
+    event: Event
+    session_id: SessionId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationSaved:
+    """The state of a station after journal row ``seq`` (sessions are rows apart)."""
+
+    state: StationState
+    seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionIdTaken:
+    """The last transaction id that was handed out."""
+
+    transaction_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSaved:
+    """Installed limits of an outlet, needed after a restart."""
+
+    outlet: Outlet
+    power: OutletPower
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VehiclesSaved:
+    """The whole registry as last read, with the cloud's own text per vehicle."""
+
+    vehicles: Sequence[tuple[Vehicle, str]]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulesSaved:
+    """Schedules as last read; those that vanished from the cloud are named apart."""
+
+    schedules: Sequence[tuple[Schedule, str]]
+    gone: Sequence[ScheduleId]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxSent:
+    """A cloud took a row."""
+
+    row_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxFailed:
+    """A cloud did not take a row; ``is_dead`` when a repeat cannot help."""
+
+    row_id: int
+    error: str
+    next_at: datetime
+    is_dead: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapabilitiesSaved:
+    """What a station said it can do."""
+
+    station_id: StationId
+    capabilities: Capabilities
+
+
+Record = (
+    DecisionRecord
+    | JournalRow
+    | StationSaved
+    | TransactionIdTaken
+    | LimitSaved
+    | VehiclesSaved
+    | SchedulesSaved
+    | OutboxSent
+    | OutboxFailed
+    | CapabilitiesSaved
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """A message owed to a cloud, as stored."""
+
+    row_id: int
+    destination: str
+    key: str
+    session_id: SessionId
+    report: Report
+    created_at: datetime
+    attempts: int
+    next_at: datetime
+    error: str
+    is_dead: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An address that no vehicle has, seen at stations."""
+
+    mac: MacAddress
+    station_id: StationId
+    first_at: datetime
+    last_at: datetime
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Everything that survives a restart."""
+
+    stations: Mapping[StationId, StationState]
+    capabilities: Mapping[StationId, Capabilities]
+    limits: Mapping[Outlet, OutletPower]
+    vehicles: Mapping[VehicleId, Vehicle]
+    vehicles_at: datetime | None
+    schedules: Mapping[ScheduleId, Schedule]
+    schedules_at: datetime | None
+    last_seq: int
+    last_transaction_id: int
+
+
+class Store(Protocol):
+    """Durable memory: a commit that returned is on disk."""
+
+    def commit(self, records: Sequence[Record], now: datetime) -> Awaitable[None]:
+        """Write rows in one transaction. Raises StoreFault; then nothing is written."""
+        ...
+
+    async def due_outbox(self, destination: str, limit: int) -> list[OutboxRow]:
+        """Read the oldest rows that are not dead, one destination, in order."""
+        ...
+
+    async def outbox_rows(self) -> list[OutboxRow]:
+        """Read all rows that are owed or dead."""
+        ...
+
+    async def sessions(
+        self, *, limit: int, session_id: SessionId | None = None
+    ) -> list[Session]:
+        """Read sessions, newest first."""
+        ...
+
+    async def candidates(self) -> list[Candidate]:
+        """Read enrolment candidates, last seen first."""
+        ...
+
+    async def schedule_text(self, schedule_id: ScheduleId) -> str | None:
+        """Read the cloud's own text of a schedule as last read."""
+        ...
+
+    async def vehicle_texts(self) -> dict[VehicleId, str]:
+        """Read the cloud's own text of all vehicles."""
+        ...
+
+
+# --- stations ---------------------------------------------------------------------
+
+
+class Priority(IntEnum):
+    """Order of calls to one station: smaller goes first."""
+
+    REDUCTION = 0
+    LIMIT = 1
+    OPERATOR = 2
+    READ = 3
+    SETUP = 4
+
+
+class Answer(StrEnum):
+    """How a call to a station ended."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    ERROR = "error"
+    SILENT = "silent"
+    OFFLINE = "offline"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderAnswer:
+    """Outcome of an order, with the station's words."""
+
+    answer: Answer
+    detail: str = ""
+
+
+class Stations(Protocol):
+    """Orders to stations, whatever version they speak."""
+
+    async def set_limit(
+        self,
+        station_id: StationId,
+        evse_id: EvseId,
+        profile: ChargingProfile,
+        priority: Priority,
+    ) -> OrderAnswer:
+        """Send a charging profile and wait for the answer. Never raises for silence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventAnswer:
+    """What a station adapter needs to know to answer a message."""
+
+    transaction_id: TransactionId | None = None
+
+
+class EventSink(Protocol):
+    """Where adapters put facts; returns after the commit."""
+
+    async def handle(self, station_id: StationId, event: Event) -> EventAnswer:
+        """Decide, commit, act. Raises StoreFault when the disk did not take it."""
+        ...
+
+    def next_transaction_id(self) -> TransactionId:
+        """Take a new 1.6 transaction id; stored with the event that uses it."""
+        ...
+
+    async def capabilities_read(
+        self, station_id: StationId, capabilities: Capabilities
+    ) -> None:
+        """Take over what a station said about itself."""
+        ...
+
+
+# --- clouds -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryRead:
+    """The vehicle list of a cloud: each vehicle with the cloud's own text."""
+
+    vehicles: Sequence[tuple[Vehicle, str]]
+    problems: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulesRead:
+    """Schedules of the depot; ``refused`` names those whose plan is not usable."""
+
+    schedules: Sequence[tuple[Schedule, str]]
+    refused: Sequence[tuple[ScheduleId, str]] = ()
+    problems: Sequence[str] = ()
+
+
+class Fleet(Protocol):
+    """The cloud that knows vehicles and plans."""
+
+    async def vehicles(self) -> RegistryRead:
+        """Read the registry. Raises CloudFault."""
+        ...
+
+    async def schedules(self) -> SchedulesRead:
+        """Read the depot's schedules. Raises CloudFault."""
+        ...
+
+    async def deliver(self, report: Report, schedule_text: str | None) -> str:
+        """Deliver what is owed; returns a remark for the log. Raises CloudFault."""
+        ...

@@ -1,0 +1,1 @@
+"""Stand-in clouds on loopback. Shares no code with the agent that it tests."""

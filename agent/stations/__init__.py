@@ -1,0 +1,1 @@
+"""OCPP over WebSocket: the only place that knows wire formats of stations."""

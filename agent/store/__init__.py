@@ -1,0 +1,1 @@
+"""The database: one writer thread, one connection, numbered migrations."""

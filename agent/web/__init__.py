@@ -1,0 +1,1 @@
+"""HTTP on loopback and on the local socket: status page, JSON, metrics."""
