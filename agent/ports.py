@@ -58,14 +58,13 @@ class Ids(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalRow:
-    """An accepted event of a station; ``session_id`` only to find it again."""
+    """An accepted event of a station, with the id of the session it might open."""
 
     seq: int
     at: datetime
     station_id: StationId
     new_session_id: SessionId
     event: Event
-    session_id: SessionId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +178,7 @@ class Loaded:
     """Everything that survives a restart."""
 
     stations: Mapping[StationId, StationState]
+    tail: Sequence[JournalRow]
     capabilities: Mapping[StationId, Capabilities]
     limits: Mapping[Outlet, OutletPower]
     vehicles: Mapping[VehicleId, Vehicle]

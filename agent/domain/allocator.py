@@ -63,9 +63,7 @@ def allocate(
     return {outlet: curve(steps) for outlet, steps in shares.items()}
 
 
-def fits(
-    draws: Mapping[Outlet, Reserve], nodes: Sequence[Node], *, from_s: int
-) -> bool:
+def fits(draws: Mapping[Outlet, Reserve], nodes: Sequence[Node], *, from_s: int) -> bool:
     """Whether a set of possible draws stays under every cap from ``from_s`` on."""
     return worst_excess_w(draws, nodes, from_s=from_s) <= 1.0
 

@@ -1,7 +1,8 @@
 """Piecewise-constant power over time: the one shape of plans, limits and shares.
 
 A curve is a tuple of steps ``(from_s, limit_w)``: whole seconds since the epoch, and
-watts in tenths (the finest limit that OCPP 1.6 can carry). The last step holds for ever; before the first step the first value holds.
+watts in tenths (the finest limit that OCPP 1.6 can carry). The last step holds for ever;
+before the first step the first value holds.
 """
 
 from __future__ import annotations

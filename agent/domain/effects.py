@@ -14,7 +14,6 @@ from agent.domain.ids import (
     VehicleId,
 )
 from agent.domain.meter import HistorySlot
-
 from agent.domain.session import Session
 from agent.domain.station import StationState
 

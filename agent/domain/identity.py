@@ -16,6 +16,10 @@ from agent.domain.ids import MacAddress, SessionId, VehicleId
 
 STATION_PREFIXES = ("60FAB1",)
 """Charger makers' own prefixes: such an address is a station, not a vehicle."""
+MAC_DIGITS = 12
+EUI_DIGITS = 16
+CUT_DIGITS_MIN = 6
+"""A cut address must at least name its maker to be a suggestion."""
 EVIDENCE_MAX = 16
 """Pieces of evidence kept per session; a station that sends more repeats itself."""
 
@@ -98,7 +102,7 @@ def normalise_mac(raw: str) -> MacAddress | None:
     Refused: all zero, all F, multicast, a charger maker's own prefix.
     """
     digits = _SEPARATORS.sub("", _VID.sub("", raw)).upper()
-    return _accept(digits) if len(digits) == 12 else None
+    return _accept(digits) if len(digits) == MAC_DIGITS else None
 
 
 def read_token(
@@ -118,9 +122,7 @@ def read_token(
     found: list[Evidence] = []
 
     def add(kind: EvidenceKind, value: str) -> None:
-        found.append(
-            Evidence(kind=kind, value=value, raw=raw[:64], source=source, at=at)
-        )
+        found.append(Evidence(kind=kind, value=value, raw=raw[:64], source=source, at=at))
 
     if _HEX.match(digits) and (has_prefix or bare_mac):
         for kind, value in _addresses(digits, has_prefix=has_prefix):
@@ -200,11 +202,11 @@ def is_random_looking(mac: MacAddress) -> bool:
 
 
 def _addresses(digits: str, *, has_prefix: bool) -> list[tuple[EvidenceKind, str]]:
-    if len(digits) == 12:
+    if len(digits) == MAC_DIGITS:
         return [(EvidenceKind.MAC, mac) for mac in [_accept(digits)] if mac]
-    if len(digits) == 16:
+    if len(digits) == EUI_DIGITS:
         return _from_eight_bytes(digits)
-    if has_prefix and 6 <= len(digits) < 12:
+    if has_prefix and CUT_DIGITS_MIN <= len(digits) < MAC_DIGITS:
         return [(EvidenceKind.MAC_PREFIX, digits)]
     return []
 
@@ -225,7 +227,7 @@ def _from_eight_bytes(digits: str) -> list[tuple[EvidenceKind, str]]:
 
 
 def _accept(digits: str) -> MacAddress | None:
-    if len(digits) != 12 or not _HEX.match(digits):
+    if len(digits) != MAC_DIGITS or not _HEX.match(digits):
         return None
     if digits in ("0" * 12, "F" * 12) or digits.startswith(STATION_PREFIXES):
         return None

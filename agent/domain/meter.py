@@ -17,6 +17,7 @@ RATE_MARGIN = 1.2
 """A register may not rise faster than 1.2 times the outlet's rated power (C6)."""
 RATE_MARGIN_WH = 500.0
 """Slack for registers that count in steps of 100 Wh and for late samples."""
+SOC_FULL = 100.0
 SOC_DROP_MAX = 5.0
 """Percentage points that SoC may fall between two samples of a charging session."""
 SOC_ZERO_BELOW = 5.0
@@ -163,7 +164,7 @@ def _soc(
 ) -> tuple[float | None, datetime | None, float | None, float | None]:
     value = reading.soc_percent
     known = (state.soc_percent, state.soc_at, state.soc_first)
-    if value is None or not 0 <= value <= 100:
+    if value is None or not 0 <= value <= SOC_FULL:
         return *known, state.doubtful_soc
     if state.soc_percent is None:
         if value == 0 and state.doubtful_soc is None:

@@ -65,9 +65,7 @@ class _Work:
 
     __slots__ = ("effects", "now", "records", "session_id", "state", "touched")
 
-    def __init__(
-        self, state: StationState, now: datetime, session_id: SessionId
-    ) -> None:
+    def __init__(self, state: StationState, now: datetime, session_id: SessionId) -> None:
         self.state = state
         self.now = now
         self.session_id = session_id
@@ -170,9 +168,7 @@ def _booted(work: _Work, event: events.StationBooted) -> None:
 
 
 def _anomaly(work: _Work, event: events.AnomalyNoted) -> None:
-    session = (
-        work.state.session_at(event.evse_id) if event.evse_id is not None else None
-    )
+    session = work.state.session_at(event.evse_id) if event.evse_id is not None else None
     if session is not None:
         work.save(session.with_anomaly(event.text))
 
@@ -282,9 +278,7 @@ def _token(work: _Work, event: events.IdTokenPresented) -> None:
     if session is not None:
         _add_token(work, session, event.id_token, event.evidence)
         return
-    waiting = PendingToken(
-        id_token=event.id_token, evidence=event.evidence, at=work.now
-    )
+    waiting = PendingToken(id_token=event.id_token, evidence=event.evidence, at=work.now)
     pending = (*work.state.pending, waiting)[-TOKENS_MAX:]
     work.state = replace(work.state, pending=pending)
 
@@ -302,9 +296,7 @@ def _session_for_token(work: _Work, evse_id: EvseId | None) -> Session | None:
 
 
 def _evidence(work: _Work, event: events.EvidenceReported) -> None:
-    session = (
-        work.state.session_at(event.evse_id) if event.evse_id is not None else None
-    )
+    session = work.state.session_at(event.evse_id) if event.evse_id is not None else None
     if session is None:
         opened = work.state.open_sessions()
         session = opened[0] if len(opened) == 1 else None
@@ -316,9 +308,7 @@ def _evidence(work: _Work, event: events.EvidenceReported) -> None:
         return
     if event.soc_percent is not None:
         reading = meter.MeterReading(work.now, soc_percent=event.soc_percent)
-        account, _ = meter.add_reading(
-            session.meter, reading, rated_w=work.state.rated_w
-        )
+        account, _ = meter.add_reading(session.meter, reading, rated_w=work.state.rated_w)
         session = work.save(replace(session, meter=account))
         session = work.save(_report_start_soc(work, session))
     _add_token(work, session, "", event.evidence)
@@ -467,9 +457,7 @@ def _is_history(session: Session, event: events.TransactionStarted) -> bool:
     return running is not None and event.at < running.started_at
 
 
-def _started_in_the_past(
-    work: _Work, event: events.TransactionStarted
-) -> TransactionId:
+def _started_in_the_past(work: _Work, event: events.TransactionStarted) -> TransactionId:
     """File a transaction that was over before the present one began."""
     transaction = Transaction(
         transaction_id=event.new_transaction_id,
@@ -703,9 +691,7 @@ def _metered(state: StationState, event: events.MeterSampled) -> Session | None:
     return state.session_at(event.evse_id)
 
 
-def _count(
-    state: StationState, session: Session, reading: meter.MeterReading
-) -> Session:
+def _count(state: StationState, session: Session, reading: meter.MeterReading) -> Session:
     account, anomaly = meter.add_reading(session.meter, reading, rated_w=state.rated_w)
     running = session.open_transaction
     if anomaly is not None:

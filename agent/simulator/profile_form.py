@@ -5,6 +5,7 @@ Knows OCPP 1.6's field names only; what a profile means over time is in profiles
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -81,9 +82,7 @@ def read_profile(body: Mapping[str, Any]) -> Profile:
         purpose=purpose,
         kind=kind,
         schedule=_schedule(schedule_body),
-        transaction_id=_whole(body, "transactionId")
-        if "transactionId" in body
-        else None,
+        transaction_id=_whole(body, "transactionId") if "transactionId" in body else None,
         recurrence_s=_recurrence(body, kind),
         valid_from=_moment(body, "validFrom"),
         valid_to=_moment(body, "validTo"),
@@ -118,7 +117,7 @@ def _schedule(body: Mapping[str, Any]) -> Schedule:
     periods = tuple(_period(each) for each in listed)
     if periods[0].start_s != 0:
         raise ProfileRefused(f"the first startPeriod is {periods[0].start_s}, not 0")
-    for before, after in zip(periods, periods[1:], strict=False):
+    for before, after in itertools.pairwise(periods):
         if after.start_s <= before.start_s:
             raise ProfileRefused(f"startPeriod {after.start_s} does not ascend")
     duration_s = _whole(body, "duration") if "duration" in body else None
@@ -145,9 +144,7 @@ def _period(body: object) -> Period:
     phases = _whole(body, "numberPhases") if "numberPhases" in body else None
     if phases is not None and not 1 <= phases <= PHASES_MAX:
         raise ProfileRefused(f"numberPhases {phases} is not 1 to 3")
-    return Period(
-        start_s=_whole(body, "startPeriod"), limit=float(limit), phases=phases
-    )
+    return Period(start_s=_whole(body, "startPeriod"), limit=float(limit), phases=phases)
 
 
 def _choice(body: Mapping[str, Any], field: str, allowed: tuple[str, ...]) -> str:

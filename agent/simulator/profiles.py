@@ -35,6 +35,7 @@ class ProfileOptions:
     max_profiles: int = 50
     allowed_units: frozenset[str] = frozenset({"Power", "Current"})
     is_supported: bool = True
+    reads_amperes_as_watts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ class ProfileStore:
         limits = [self._ruling(self._of(STATION, "ChargePointMaxProfile"), now, None)]
         if connector != STATION:
             limits.append(self._transaction_ruling(connector, now, running))
-        watts = [_watts(each, phases) for each in limits if each is not None]
+        watts = [self._watts(each, phases) for each in limits if each is not None]
         return min(watts, default=None)
 
     def changes(
@@ -143,7 +144,7 @@ class ProfileStore:
             found.update(_edges(each.profile, after, to, running))
         return sorted(moment for moment in found if after < moment <= to)
 
-    def composite(  # noqa: PLR0913 (the question has that many parts)
+    def composite(
         self,
         connector: int,
         duration_s: int,
@@ -178,19 +179,13 @@ class ProfileStore:
             "chargingSchedulePeriod": periods,
         }
 
-    def _check(
-        self, connector: int, profile: Profile, transaction_id: int | None
-    ) -> None:
+    def _check(self, connector: int, profile: Profile, transaction_id: int | None) -> None:
         if profile.stack_level > self.options.max_stack_level:
             raise ProfileRefused(f"stackLevel {profile.stack_level} is too high")
         if len(profile.schedule.periods) > self.options.max_periods:
-            raise ProfileRefused(
-                f"{len(profile.schedule.periods)} periods are too many"
-            )
+            raise ProfileRefused(f"{len(profile.schedule.periods)} periods are too many")
         if UNIT_NAMES[profile.schedule.unit] not in self.options.allowed_units:
-            raise ProfileRefused(
-                f"limits in {profile.schedule.unit} are not understood"
-            )
+            raise ProfileRefused(f"limits in {profile.schedule.unit} are not understood")
         if profile.purpose == "ChargePointMaxProfile" and connector != STATION:
             raise ProfileRefused(f"ChargePointMaxProfile for connector {connector}")
         if profile.purpose != "TxProfile":
@@ -212,14 +207,19 @@ class ProfileStore:
                 and old.profile.purpose == new.profile.purpose
                 and old.profile.stack_level == new.profile.stack_level
             )
-            return not is_same_place and (
-                old.profile.profile_id != new.profile.profile_id
-            )
+            return not is_same_place and (old.profile.profile_id != new.profile.profile_id)
 
         kept = [each for each in self.installed if stays(each)]
         if len(kept) >= self.options.max_profiles:
             raise ProfileRefused(f"{len(kept)} profiles are installed, no room")
         self.installed = [*kept, new]
+
+    def _watts(self, ruling: tuple[float, str, int | None], phases: int) -> float:
+        """Convert a limit to W; more phases than there are do not rescale it."""
+        limit, unit, profile_phases = ruling
+        if unit == "W" or self.options.reads_amperes_as_watts:
+            return limit
+        return limit * VOLTS * min(profile_phases or PHASES_DEFAULT, phases)
 
     def _of(self, connector: int, purpose: str) -> list[Profile]:
         return [
@@ -264,9 +264,7 @@ class ProfileStore:
         return None
 
 
-def _origin(
-    profile: Profile, now: datetime, running: Running | None
-) -> datetime | None:
+def _origin(profile: Profile, now: datetime, running: Running | None) -> datetime | None:
     """Find when the schedule that covers `now` began; None if it has not."""
     if profile.kind == "Relative":
         origin = now if running is None else running.start
@@ -311,14 +309,6 @@ def _origins(
     while origin <= to:
         yield origin
         origin += every
-
-
-def _watts(ruling: tuple[float, str, int | None], phases: int) -> float:
-    """Convert a limit to W; more phases than there are do not rescale it."""
-    limit, unit, profile_phases = ruling
-    if unit == "W":
-        return limit
-    return limit * VOLTS * min(profile_phases or PHASES_DEFAULT, phases)
 
 
 def _in_unit(watts: float, unit: str, phases: int) -> float:

@@ -64,6 +64,12 @@ class VirtualVehicle:
         )
         return self.max_w * share
 
+    def accepts(self, offered_w: float) -> bool:
+        """Whether it would charge when offered so many W."""
+        if offered_w <= 0 or offered_w < self.min_w:
+            return False
+        return not self.is_asleep and not self.is_full
+
     def replug(self) -> None:
         """Wake it up, as pulling and putting the plug does."""
         self.is_asleep = False

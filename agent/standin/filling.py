@@ -64,9 +64,7 @@ class Run:
         )
 
 
-def fill(
-    night: Night, level_kw: float, *, eager: bool, avoiding: frozenset[str]
-) -> Run:
+def fill(night: Night, level_kw: float, *, eager: bool, avoiding: frozenset[str]) -> Run:
     """Charge through the night with at most `level_kw` for the whole site."""
     filler = _Filler(night, level_kw, eager=eager, avoiding=avoiding)
     for cell in range(len(night.cells)):
@@ -143,7 +141,8 @@ class _Filler:
                 return
             self._next += 1
             outcome = self.outcomes[stay.slot.schedule_id]
-            if stay.slot.target_soc - outcome.soc > DONE_SOC and stay.end_ms > at_ms:
+            begin_ms = max(at_ms, stay.start_ms)
+            if stay.slot.target_soc - outcome.soc > DONE_SOC and stay.end_ms > begin_ms:
                 self._present.append(stay)
 
     def _turn(self, stay: Stay, cell: int) -> _Turn:
@@ -300,8 +299,7 @@ def _is_as_ready(slot: Slot, mine: Outcome, other: Outcome, tolerance: float) ->
     if slot.can_pause or other.first_charge_ms is None:
         return True
     return (
-        mine.first_charge_ms is not None
-        and mine.first_charge_ms <= other.first_charge_ms
+        mine.first_charge_ms is not None and mine.first_charge_ms <= other.first_charge_ms
     )
 
 

@@ -149,9 +149,7 @@ def _cells(stays: tuple[Stay, ...], grid_ms: int) -> tuple[tuple[int, int], ...]
     return tuple((i * grid_ms, (i + 1) * grid_ms) for i in sorted(starts))
 
 
-def _taken(
-    cells: tuple[tuple[int, int], ...], loads: Sequence[Load]
-) -> tuple[float, ...]:
+def _taken(cells: tuple[tuple[int, int], ...], loads: Sequence[Load]) -> tuple[float, ...]:
     """Highest sum of the fixed loads within each cell."""
     peaks = []
     for at_ms, to_ms in cells:

@@ -26,7 +26,7 @@ HALVINGS = 9
 """2^9: the peak is found to 0.2 % of the cap."""
 HALVINGS_LARGE = 5
 """For large fleets: 3 % of the cap, so that one re-plan stays below a second."""
-STEPS_SMALL_MAX = 4000
+STEPS_SMALL_MAX = 1500
 """Vehicles times cells up to which the fine search is cheap."""
 PRICE_PEAK_FACTOR = 1.25
 """Cheap hours may raise the peak by this much and no more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,12 +16,12 @@ from agent.standin.planner import make_plans, plan_json, to_ms
 
 NOW = datetime(2026, 1, 15, 18, 7, tzinfo=UTC)
 QUICK = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
 def a_slot(number=1, **changes):
-    values = {
+    values: dict[str, Any] = {
         "vehicle_id": f"bus-{number}",
         "schedule_id": f"slot-{number}",
         "arrival": NOW,
@@ -84,6 +85,21 @@ def test_sum_of_all_plans_never_passes_the_cap(fleet, cap, grid):
     plans = make_plans(fleet, cap_kw=cap, now=NOW, grid_s=grid)
 
     assert all(total_kw(plans, moment) <= cap + 1e-6 for moment in starts(plans))
+
+
+@QUICK
+@given(slots(), caps, st.integers(0, 20))
+def test_waiting_for_cheap_hours_costs_nobody_its_readiness(fleet, cap, hour):
+    begin = NOW + timedelta(minutes=30 * hour)
+    dear = [(begin, begin + timedelta(hours=2))]
+
+    plain = make_plans(fleet, cap_kw=cap, now=NOW)
+    plans = make_plans(fleet, cap_kw=cap, now=NOW, expensive=dear)
+
+    assert all(total_kw(plans, moment) <= cap + 1e-6 for moment in starts(plans))
+    for slot in fleet:
+        had, has = plain[slot.schedule_id], plans[slot.schedule_id]
+        assert has.end_soc >= min(slot.target_soc, had.end_soc) - 0.01
 
 
 @QUICK
@@ -282,4 +298,6 @@ def test_steady_power_is_still_possible_at_the_end_of_the_step(soc, hours):
 
     power = battery.steady_kw(soc, hours)
 
-    assert power <= battery.limit_kw(soc + power * hours) + 1e-6 or soc + power * hours > 100
+    assert (
+        power <= battery.limit_kw(soc + power * hours) + 1e-6 or soc + power * hours > 100
+    )

@@ -1,0 +1,152 @@
+"""The depot in memory: what was committed, what clouds said, what is installed.
+
+Changed only after the commit that holds the change, on the event loop's one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from agent.domain.allocator import Node
+from agent.domain.capability import Capabilities, StationTraits
+from agent.domain.curve import Curve
+from agent.domain.identity import Vehicle
+from agent.domain.ids import EvseId, Outlet, ScheduleId, StationId, VehicleId
+from agent.domain.plan import AfterPlan, Schedule
+from agent.domain.reconcile import OutletPower
+from agent.domain.session import Session
+from agent.domain.station import EVSES_MAX, StationState
+from agent.ports import Loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The site's rules; watts, grid side for ``cap_w``."""
+
+    cap_w: float
+    efficiency: float
+    unmatched_w: float
+    unplanned_w: float
+    after_plan: AfterPlan
+    plan_max_age: timedelta
+    location_uid: str = ""
+    registry_max_age: timedelta = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circuit:
+    """A feeder of the configuration."""
+
+    name: str
+    cap_w: float
+    stations: frozenset[StationId]
+
+
+@dataclass(slots=True, kw_only=True)
+class OutletView:
+    """What the executor last decided for an outlet; shown to people."""
+
+    planned_w: float | None = None
+    allocated_w: float | None = None
+    wants: Curve | None = None
+    source: str = ""
+
+
+@dataclass(slots=True)
+class Depot:
+    """See the module."""
+
+    policy: Policy
+    traits: dict[StationId, StationTraits]
+    circuits: tuple[Circuit, ...] = ()
+    states: dict[StationId, StationState] = field(default_factory=dict)
+    capabilities: dict[StationId, Capabilities] = field(default_factory=dict)
+    power: dict[Outlet, OutletPower] = field(default_factory=dict)
+    views: dict[Outlet, OutletView] = field(default_factory=dict)
+    registry: dict[VehicleId, Vehicle] = field(default_factory=dict)
+    registry_at: datetime | None = None
+    schedules: dict[ScheduleId, Schedule] = field(default_factory=dict)
+    schedules_at: datetime | None = None
+    linked_at_s: dict[StationId, float] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    matched: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, loaded: Loaded) -> None:
+        """Take over what survived a restart; the journal's tail is replayed apart."""
+        self.states.update(loaded.stations)
+        self.capabilities.update(loaded.capabilities)
+        self.power.update(loaded.limits)
+        self.registry = dict(loaded.vehicles)
+        self.registry_at = loaded.vehicles_at
+        self.schedules = dict(loaded.schedules)
+        self.schedules_at = loaded.schedules_at
+
+    def state(self, station_id: StationId) -> StationState:
+        """The station's state; an empty one for a station that never spoke."""
+        known = self.states.get(station_id)
+        if known is not None:
+            return known
+        return StationState(
+            station_id=station_id, rated_w=int(self.traits_of(station_id).rated_w)
+        )
+
+    def traits_of(self, station_id: StationId) -> StationTraits:
+        """The station as configured; a careful guess for one that is only accepted."""
+        known = self.traits.get(station_id)
+        return known or StationTraits(
+            rated_w=self.policy.unmatched_w, fallback_w=self.policy.unmatched_w
+        )
+
+    def outlets(self, station_id: StationId) -> list[EvseId]:
+        """The station's outlets: as configured, as reported, as seen (CFG-14)."""
+        said = self.capabilities.get(station_id, Capabilities()).connectors or 0
+        count = max(said, self.traits_of(station_id).outlets, 1)
+        seen = [evse_id for evse_id in self.state(station_id).evses if evse_id > 0]
+        numbers = {*range(1, min(count, EVSES_MAX) + 1), *seen}
+        return [EvseId(number) for number in sorted(numbers)]
+
+    def all_outlets(self) -> Iterator[Outlet]:
+        """Every outlet of every known station."""
+        for station_id in {**self.traits, **self.states}:
+            for evse_id in self.outlets(station_id):
+                yield station_id, evse_id
+
+    def power_of(self, outlet: Outlet) -> OutletPower:
+        """What is installed at an outlet; EVSE 0 holds the station's default."""
+        return self.power.get(outlet) or OutletPower()
+
+    def grid_factor(self, station_id: StationId) -> float:
+        """Grid-side watts per watt at the outlet."""
+        is_dc = self.traits_of(station_id).is_dc
+        return 1.0 / self.policy.efficiency if is_dc else 1.0
+
+    def nodes(self) -> list[Node]:
+        """The tree of limits: site, circuits, stations; grid side."""
+        outlets = list(self.all_outlets())
+        found = [Node(name="site", cap_w=self.policy.cap_w, members=frozenset(outlets))]
+        for circuit in self.circuits:
+            members = frozenset(item for item in outlets if item[0] in circuit.stations)
+            found.append(Node(name=circuit.name, cap_w=circuit.cap_w, members=members))
+        for station_id in {item[0] for item in outlets}:
+            rated_w = self.traits_of(station_id).rated_w
+            members = frozenset(item for item in outlets if item[0] == station_id)
+            cap_w = rated_w * self.grid_factor(station_id)
+            found.append(Node(name=station_id, cap_w=cap_w, members=members))
+        return found
+
+    def open_sessions(self) -> list[Session]:
+        """All sessions that hold an outlet now."""
+        return [item for state in self.states.values() for item in state.open_sessions()]
+
+    def is_plan_trusted(self, now: datetime) -> bool:
+        """Whether the plans were read recently enough (``policy.plan_max_age_s``)."""
+        at = self.schedules_at
+        return at is not None and now - at <= self.policy.plan_max_age
+
+    def is_registry_trusted(self, now: datetime) -> bool:
+        """Whether the registry's copy is young enough to match by (A10.10)."""
+        at = self.registry_at
+        return at is not None and now - at <= self.policy.registry_max_age

@@ -1,0 +1,386 @@
+"""Every fact of a station goes through here: decide, commit, then answer and act.
+
+One lock per station orders all that touches its sessions. Memory changes only after the
+commit; when the disk refuses, the station gets no answer and repeats its message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from agent.control.depot import Depot
+from agent.domain import events, plan
+from agent.domain.capability import Capabilities
+from agent.domain.effects import (
+    Decision,
+    DecisionRecord,
+    Effect,
+    MatchWanted,
+    PowerChanged,
+    SessionSaved,
+    Told,
+)
+from agent.domain.identity import Match, MatchOutcome, match_vehicle
+from agent.domain.ids import SessionId, StationId, TransactionId
+from agent.domain.reconcile import checked, doubted
+from agent.domain.rules import advance
+from agent.domain.session import Session, SessionPhase
+from agent.domain.station import StationState
+from agent.ports import (
+    CapabilitiesSaved,
+    Clock,
+    EventAnswer,
+    Ids,
+    JournalRow,
+    Record,
+    StationSaved,
+    Store,
+    TransactionIdTaken,
+)
+
+log = structlog.get_logger()
+
+METER_ROWS_MAX = 50
+"""Meter events between two saves of a session: what a restart replays at most."""
+NO_SESSION = SessionId("")
+WARNINGS = frozenset(
+    {"vehicle_ambiguous", "transaction_superseded", "transaction_orphaned"}
+)
+
+
+@dataclass(slots=True)
+class _Inbox:
+    """What orders one station's events, and what of it is not saved whole yet."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    dirty: set[SessionId] = field(default_factory=set)
+    meter_rows: int = 0
+
+
+@dataclass(slots=True)
+class _Unit:
+    """One unit of work: an event with the matches and slots that follow from it."""
+
+    state: StationState
+    rows: list[JournalRow] = field(default_factory=list)
+    records: list[DecisionRecord] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    touched: set[SessionId] = field(default_factory=set)
+    only_meter: bool = True
+
+    def add(self, decision: Decision, row: JournalRow) -> None:
+        self.state = decision.state
+        self.rows.append(row)
+        self.effects.extend(decision.effects)
+        self.only_meter = self.only_meter and decision.only_meter
+        for record in decision.records:
+            if isinstance(record, SessionSaved):
+                self.touched.add(record.session.session_id)
+            else:
+                self.records.append(record)
+
+
+class Intake:
+    """The EventSink of all stations."""
+
+    def __init__(
+        self,
+        depot: Depot,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        *,
+        last_seq: int,
+        last_transaction_id: int,
+    ) -> None:
+        """Go on counting where the store left off."""
+        self._depot = depot
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._seq = last_seq
+        self._transaction_id = last_transaction_id
+        self._inboxes: dict[StationId, _Inbox] = {}
+        self.counts: Counter[str] = Counter()
+        self.rematch_wanted = False
+
+    # --- EventSink ------------------------------------------------------------------
+
+    async def handle(self, station_id: StationId, event: events.Event) -> EventAnswer:
+        """Decide, commit, act; returns when it is on disk. Raises StoreFault."""
+        inbox = self._inboxes.get(station_id)
+        if inbox is None:
+            inbox = self._inboxes.setdefault(station_id, _Inbox())
+        async with inbox.lock:
+            if type(event) is events.MeterSampled:
+                return await self._meter(station_id, inbox, event)
+            return await self._event(station_id, inbox, event)
+
+    def next_transaction_id(self) -> TransactionId:
+        """Take a new id: positive, below 2^31, never used twice."""
+        self._transaction_id += 1
+        return TransactionId(str(self._transaction_id))
+
+    async def capabilities_read(
+        self, station_id: StationId, capabilities: Capabilities
+    ) -> None:
+        """Take over what a station said; silence withdraws nothing (CFG-05)."""
+        known = self._depot.capabilities.get(station_id)
+        if not capabilities.is_known:
+            capabilities = known or replace(capabilities, is_known=True)
+        if capabilities != known:
+            record = CapabilitiesSaved(station_id=station_id, capabilities=capabilities)
+            await self._store.commit([record], self._clock.now())
+            self._depot.capabilities[station_id] = capabilities
+        self._depot.changed.set()
+
+    # --- the two paths ------------------------------------------------------------------
+
+    async def _meter(
+        self, station_id: StationId, inbox: _Inbox, event: events.MeterSampled
+    ) -> EventAnswer:
+        """The hot path: one row in the journal, sessions saved now and then."""
+        now = self._clock.now()
+        self.counts["MeterSampled"] += 1
+        before = self._depot.state(station_id)
+        decision = advance(before, event, now=now, new_session_id=NO_SESSION)
+        if not decision.is_new:
+            return EventAnswer()
+        if not decision.only_meter or inbox.meter_rows >= METER_ROWS_MAX:
+            unit = _Unit(state=before)
+            unit.add(decision, self._row(station_id, NO_SESSION, event))
+            await self._commit(station_id, inbox, unit)
+        else:
+            row = self._row(station_id, NO_SESSION, event)
+            await self._store.commit((row,), now)
+            inbox.meter_rows += 1
+            self._depot.states[station_id] = decision.state
+            self._act(decision.effects)
+        for session in _changed(before, decision.state):
+            inbox.dirty.add(session.session_id)
+            self._check_power(session)
+        return EventAnswer()
+
+    async def _event(
+        self, station_id: StationId, inbox: _Inbox, event: events.Event
+    ) -> EventAnswer:
+        now = self._clock.now()
+        self.counts[type(event).__name__] += 1
+        before = self._depot.state(station_id)
+        new_session_id = self._ids.session_id(now)
+        decision = advance(before, event, now=now, new_session_id=new_session_id)
+        answer = EventAnswer(transaction_id=decision.transaction_id)
+        if not decision.is_new:
+            return answer
+        unit = _Unit(state=before)
+        unit.add(decision, self._row(station_id, new_session_id, event))
+        self._follow_up(unit, station_id)
+        self._doubt_limits(station_id, event)
+        await self._commit(station_id, inbox, unit)
+        return answer
+
+    def _follow_up(self, unit: _Unit, station_id: StationId) -> None:
+        """Match vehicles and find their slots in the same unit of work."""
+        wanted = [e.session_id for e in unit.effects if isinstance(e, MatchWanted)]
+        for session_id in dict.fromkeys(wanted):
+            session = unit.state.sessions.get(session_id)
+            if session is None:
+                continue
+            match, clash = self._match(session)
+            if clash:
+                self.rematch_wanted = True
+            self._also(unit, station_id, self._matched(session, match))
+            bound = self._slot(unit.state.sessions[session_id])
+            if bound is not None:
+                self._also(unit, station_id, bound)
+
+    def _also(self, unit: _Unit, station_id: StationId, event: events.Event) -> None:
+        decision = advance(
+            unit.state, event, now=self._clock.now(), new_session_id=NO_SESSION
+        )
+        if decision.is_new:
+            unit.add(decision, self._row(station_id, NO_SESSION, event))
+
+    async def _commit(self, station_id: StationId, inbox: _Inbox, unit: _Unit) -> None:
+        now = self._clock.now()
+        saved = unit.touched | inbox.dirty
+        sessions = [
+            SessionSaved(session=unit.state.sessions[session_id])
+            for session_id in saved
+            if session_id in unit.state.sessions
+        ]
+        station = StationSaved(state=unit.state, seq=unit.rows[-1].seq)
+        records: list[Record] = [*unit.rows, *sessions, station, *unit.records]
+        if any(isinstance(row.event, events.TransactionStarted) for row in unit.rows):
+            taken = TransactionIdTaken(transaction_id=self._transaction_id)
+            records.append(taken)
+        await self._store.commit(records, now)
+        self._depot.states[station_id] = unit.state
+        inbox.dirty.clear()
+        inbox.meter_rows = 0
+        self._act(unit.effects)
+
+    def _act(self, effects: list[Effect] | tuple[Effect, ...]) -> None:
+        for effect in effects:
+            if isinstance(effect, PowerChanged):
+                self._depot.changed.set()
+            elif isinstance(effect, Told):
+                if effect.event == "vehicle_matched":
+                    self._depot.matched.set()
+                if effect.event == "session_ended":
+                    self.rematch_wanted = True
+                say = log.warning if effect.event in WARNINGS else log.info
+                say(effect.event, **effect.fields)
+
+    def _row(
+        self, station_id: StationId, new_session_id: SessionId, event: events.Event
+    ) -> JournalRow:
+        self._seq += 1
+        return JournalRow(
+            seq=self._seq,
+            at=self._clock.now(),
+            station_id=station_id,
+            new_session_id=new_session_id,
+            event=event,
+        )
+
+    # --- power --------------------------------------------------------------------------
+
+    def _doubt_limits(self, station_id: StationId, event: events.Event) -> None:
+        """After a connect or a boot every limit of the station is confirmed again."""
+        if not isinstance(event, (events.LinkOpened, events.StationBooted)):
+            return
+        if isinstance(event, events.LinkOpened):
+            self._depot.linked_at_s[station_id] = asyncio.get_running_loop().time()
+        for outlet, power in list(self._depot.power.items()):
+            if outlet[0] == station_id:
+                self._depot.power[outlet] = doubted(power)
+
+    def _check_power(self, session: Session) -> None:
+        """Hold the newest measurement against the limit in force."""
+        running = session.open_transaction
+        measured_w, at = session.meter.power_w, session.meter.power_at
+        outlet = (session.station_id, session.evse_id)
+        before = self._depot.power.get(outlet)
+        if before is None or running is None or measured_w is None or at is None:
+            return
+        after = checked(
+            before,
+            measured_w=measured_w,
+            measured_at=at,
+            transaction_id=running.transaction_id,
+        )
+        if after is before:
+            return
+        self._depot.power[outlet] = after
+        if after.verified is False and before.verified is not False:
+            log.warning(
+                "limit_not_followed",
+                station_id=session.station_id,
+                evse_id=session.evse_id,
+                session_id=session.session_id,
+                vehicle_id=session.vehicle_id,
+                measured_w=round(measured_w),
+            )
+            self._depot.changed.set()
+        elif after.verified is True and before.verified is False:
+            log.info(
+                "limit_followed_again",
+                station_id=session.station_id,
+                evse_id=session.evse_id,
+                session_id=session.session_id,
+            )
+            self._depot.changed.set()
+
+    # --- matching -----------------------------------------------------------------------
+
+    async def rematch(self) -> None:
+        """Match every open session again: the registry or the depot changed."""
+        self.rematch_wanted = False
+        for session in self._depot.open_sessions():
+            if not session.evidence:
+                continue
+            match, _ = self._match(session)
+            if (match.outcome, match.vehicle_id) != (session.match, session.vehicle_id):
+                await self.handle(session.station_id, self._matched(session, match))
+        await self.rebind()
+
+    async def rebind(self) -> None:
+        """Find the slot of every matched session again: schedules changed."""
+        for session in self._depot.open_sessions():
+            bound = self._slot(session)
+            if bound is not None:
+                await self.handle(session.station_id, bound)
+
+    async def tick(self) -> None:
+        """Let grace periods end."""
+        for station_id, state in list(self._depot.states.items()):
+            if state.open_sessions():
+                await self.handle(station_id, events.Ticked())
+        if self.rematch_wanted:
+            await self.rematch()
+
+    def _match(self, session: Session) -> tuple[Match, bool]:
+        """Match one session; also whether another live session claims the same vehicle."""
+        site = self._depot.policy.location_uid
+        registry = self._depot.registry
+        if not self._depot.is_registry_trusted(self._clock.now()):
+            registry = {}
+        alone = match_vehicle(session.evidence, registry, site=site)
+        if alone.outcome is not MatchOutcome.UNIQUE or alone.vehicle_id is None:
+            return alone, False
+        for other in self._depot.open_sessions():
+            is_live = other.phase is not SessionPhase.FINISHED and other.evidence
+            if other.session_id == session.session_id or not is_live:
+                continue
+            claim = match_vehicle(other.evidence, registry, site=site)
+            if claim.vehicle_id == alone.vehicle_id:
+                held = {alone.vehicle_id: other.session_id}
+                both = match_vehicle(session.evidence, registry, site=site, elsewhere=held)
+                return both, True
+        return alone, False
+
+    def _matched(self, session: Session, match: Match) -> events.VehicleMatched:
+        vin = None
+        if match.vehicle_id is not None:
+            vin = self._depot.registry[match.vehicle_id].vin
+        return events.VehicleMatched(session_id=session.session_id, match=match, vin=vin)
+
+    def _slot(self, session: Session) -> events.ScheduleBound | None:
+        """Find the session's slot; None when nothing changes."""
+        if session.vehicle_id is None:
+            return None
+        now = self._clock.now()
+        since = session.started_at or session.plugged_at
+        schedules = self._depot.schedules.values()
+        found = plan.choose(schedules, session.vehicle_id, now=min(now, since))
+        held = (
+            self._depot.schedules.get(session.schedule_id) if session.schedule_id else None
+        )
+        running = plan.choose(schedules, session.vehicle_id, now=now)
+        if running is not None and running.arrives_at <= now < running.departs_at:
+            found = running
+        found = found or held or running
+        schedule_id = found.schedule_id if found is not None else None
+        soc = found.start_soc_percent if found is not None else None
+        if session.schedule_id == schedule_id and (
+            session.start_soc_reported or session.schedule_soc_percent == soc
+        ):
+            return None
+        return events.ScheduleBound(
+            session_id=session.session_id,
+            schedule_id=schedule_id,
+            start_soc_percent=soc,
+        )
+
+
+def _changed(before: StationState, after: StationState) -> list[Session]:
+    return [
+        session
+        for session_id, session in after.sessions.items()
+        if before.sessions.get(session_id) is not session
+    ]

@@ -1,0 +1,162 @@
+"""The `simulate` command: virtual stations and vehicles against any central system.
+
+Prints nothing; lines go to a callback and the table to the caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.simulator.clock import ScaledClock, utc_start
+from agent.simulator.depot import make_night
+from agent.simulator.faults import check_faults
+from agent.simulator.night import Night, NightOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.simulator.core16 import LedgerEntry
+    from agent.simulator.night import VisitOutcome
+
+EXIT_OK = 0
+EXIT_NO_LINK = 1
+EXIT_UNSERVED = 2
+EVENTS = (  # what deserves a line; meter values and heartbeats do not
+    "BootNotification",
+    "Authorize",
+    "StartTransaction",
+    "StopTransaction",
+    "StatusNotification",
+    "SetChargingProfile",
+    "ClearChargingProfile",
+    "RemoteStartTransaction",
+    "RemoteStopTransaction",
+    "Reset",
+    "ChangeConfiguration",
+    "DataTransfer",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateOptions:
+    """What `depot-agent simulate` was asked for; `minutes` are simulated."""
+
+    url: str
+    stations: int = 8
+    vehicles: int = 14
+    speed: float = 60.0
+    minutes: float = 600.0
+    password: str | None = None
+    faults: tuple[str, ...] = ()
+    seed: int = 1
+    station_prefix: str = "CP"
+    id_form: str = "vid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateResult:
+    """The end of a simulation: exit code, visits, and stations that never got in."""
+
+    exit_code: int
+    visits: tuple[VisitOutcome, ...]
+    stations_never_online: tuple[str, ...]
+    messages_unanswered: int
+
+
+TABLE_HEAD = (
+    "vehicle",
+    "MAC",
+    "outlet",
+    "SoC from %",
+    "SoC to %",
+    "target %",
+    "kWh",
+    "peak kW",
+    "on time",
+)
+
+
+async def simulate(
+    options: SimulateOptions, on_line: Callable[[str], None] = lambda _: None
+) -> SimulateResult:
+    """Live a night of `minutes` at `speed`; each event of note is told to `on_line`."""
+    faults = check_faults(options.faults)
+    start = utc_start()
+    scenario = make_night(
+        options.seed,
+        start,
+        hours=options.minutes / 60,
+        stations=options.stations,
+        vehicles=options.vehicles,
+        station_prefix=options.station_prefix,
+    )
+    ids = [each.station_id for each in scenario.stations]
+    met: set[str] = set()
+
+    def listen(station_id: str, entry: LedgerEntry) -> None:
+        if entry.kind == "CALLRESULT" and entry.direction == "in":
+            met.add(station_id)
+        line = describe(station_id, entry)
+        if line is not None:
+            on_line(line)
+
+    night = Night(
+        scenario,
+        ScaledClock(start, options.speed),
+        options.url,
+        NightOptions(
+            password=options.password,
+            faults=dict.fromkeys(ids, faults),
+            id_forms=dict.fromkeys(ids, options.id_form),
+            listener=listen,
+        ),
+    )
+    await night.run()
+    return _result(night, [each for each in ids if each not in met])
+
+
+def describe(station_id: str, entry: LedgerEntry) -> str | None:
+    """Put an event into a line; None if it is not worth one."""
+    is_frame = entry.kind in ("CALL", "CALLRESULT")
+    if is_frame and (entry.action not in EVENTS or entry.kind == "CALLRESULT"):
+        return None
+    arrow = {"in": "<-", "out": "->"}.get(entry.direction, "  ")
+    text = "" if entry.payload is None else f" {entry.payload}"
+    kind = "" if is_frame else f"{entry.kind} "
+    line = f"{entry.time:%H:%M:%S} {station_id} {arrow} {kind}{entry.action}{text}"
+    return "".join(each if each.isprintable() else " " for each in line)
+
+
+def table(result: SimulateResult) -> list[tuple[str, ...]]:
+    """Give the rows under TABLE_HEAD, one per visit."""
+    return [
+        (
+            each.vehicle.name,
+            each.vehicle.mac,
+            f"{each.station_id}/{each.connector}",
+            f"{each.soc_start:.1f}",
+            f"{each.soc_end:.1f}",
+            f"{each.vehicle.soc_target:.0f}",
+            f"{each.energy_wh / 1000:.1f}",
+            f"{each.peak_w / 1000:.1f}",
+            "yes" if each.met_target else "no",
+        )
+        for each in result.visits
+    ]
+
+
+def _result(night: Night, never_online: list[str]) -> SimulateResult:
+    owed = sum(station.owed for station in night.stations.values())
+    has_energy = any(each.energy_wh > 0 for each in night.outcomes)
+    exit_code = EXIT_OK
+    if never_online:
+        exit_code = EXIT_NO_LINK
+    elif owed or not has_energy:
+        exit_code = EXIT_UNSERVED
+    return SimulateResult(
+        exit_code=exit_code,
+        visits=tuple(night.outcomes),
+        stations_never_online=tuple(never_online),
+        messages_unanswered=owed,
+    )

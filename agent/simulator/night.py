@@ -1,0 +1,188 @@
+"""Live a night of the depot: power the stations, plug and unplug as the plan says."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.simulator.station16 import VirtualStation16
+from agent.simulator.station_config import StationConfig
+from agent.simulator.vehicle import VirtualVehicle
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from agent.simulator.clock import SimClock
+    from agent.simulator.core16 import LedgerEntry
+    from agent.simulator.depot import DepotScenario, NightVehicle
+    from agent.simulator.hardware import TracePoint
+
+    Listener = Callable[[str, LedgerEntry], None]
+
+FLUSH_TIMEOUT_S = 15.0  # real; for the last stops to be acknowledged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitOutcome:
+    """What became of one visit. Energy in Wh and power in W at the outlet, SoC in %."""
+
+    vehicle: NightVehicle
+    station_id: str
+    connector: int
+    energy_wh: float
+    peak_w: float
+    soc_start: float
+    soc_end: float
+    was_asleep: bool
+    plugged: datetime
+    unplugged: datetime
+    trace: tuple[TracePoint, ...]
+
+    @property
+    def met_target(self) -> bool:
+        """Whether it left with its target SoC, to within one percent."""
+        return self.soc_end >= self.vehicle.soc_target - 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NightOptions:
+    """How the stations of a night behave; mappings are by station id."""
+
+    password: str | None = None
+    passwords: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    id_forms: Mapping[str, str] = field(default_factory=dict)
+    ssl_context: ssl.SSLContext | None = None
+    backoff_first_real_s: float = 1.0
+    listener: Listener | None = None
+
+
+class Night:
+    """A running night; its stations can be looked at, cut and rebooted meanwhile."""
+
+    def __init__(
+        self,
+        scenario: DepotScenario,
+        clock: SimClock,
+        url: str,
+        options: NightOptions | None = None,
+    ) -> None:
+        """Build the stations; `run` powers them."""
+        self.scenario = scenario
+        self._clock = clock
+        self._options = options or NightOptions()
+        self.outcomes: list[VisitOutcome] = []
+        self.stations = {
+            each.station_id: VirtualStation16(self._config(each.station_id, url), clock)
+            for each in scenario.stations
+        }
+        for station_id, station in self.stations.items():
+            station.listen(self._listener(station_id))
+
+    async def run(self) -> list[VisitOutcome]:
+        """Live the night to its last departure; return the visits in order of it."""
+        async with asyncio.TaskGroup() as tasks:
+            for station in self.stations.values():
+                tasks.create_task(station.run())
+            try:
+                async with asyncio.TaskGroup() as visits:
+                    for vehicle in self.scenario.vehicles:
+                        visits.create_task(self._visit(vehicle))
+                await self._flush()
+            finally:
+                for station in self.stations.values():
+                    station.stop()
+        return self.outcomes
+
+    def drawn_w(self) -> float:
+        """Tell what the whole depot draws now, in W."""
+        return sum(
+            outlet.power_w
+            for station in self.stations.values()
+            for outlet in station.outlets.values()
+        )
+
+    def _config(self, station_id: str, url: str) -> StationConfig:
+        station = self.scenario.station(station_id)
+        options = self._options
+        return StationConfig(
+            station_id=station_id,
+            url=url,
+            password=options.passwords.get(station_id, options.password),
+            connectors=station.connectors,
+            rated_w=station.rated_w,
+            max_w=station.max_w,
+            vendor=station.vendor,
+            model=station.model,
+            overrides=options.overrides,
+            faults=options.faults.get(station_id, frozenset()),
+            id_form=options.id_forms.get(station_id, "vid"),
+            ssl_context=options.ssl_context,
+            backoff_first_real_s=options.backoff_first_real_s,
+        )
+
+    def _listener(self, station_id: str) -> Callable[[LedgerEntry], None] | None:
+        listener = self._options.listener
+        if listener is None:
+            return None
+        return lambda entry: listener(station_id, entry)
+
+    async def _visit(self, plan: NightVehicle) -> None:
+        vehicle = VirtualVehicle(
+            name=plan.name,
+            mac=plan.mac,
+            capacity_wh=plan.capacity_wh,
+            soc_percent=plan.soc_start,
+            max_w=plan.max_w,
+            min_w=plan.min_w,
+            can_resume=plan.can_resume,
+        )
+        station = self.stations[plan.station_id]
+        outlet = station.outlets[plan.connector]
+        await self._sleep_until(plan.arrival)
+        register_wh = outlet.energy_wh
+        plugged = self._clock.now()
+        await station.plug(plan.connector, vehicle)
+        await self._sleep_until(plan.departure)
+        await station.unplug(plan.connector)
+        trace = tuple(point for point in outlet.trace if point.time > plugged)
+        outcome = VisitOutcome(
+            vehicle=plan,
+            station_id=plan.station_id,
+            connector=plan.connector,
+            energy_wh=outlet.energy_wh - register_wh,
+            peak_w=max((point.drawn_w for point in trace), default=0.0),
+            soc_start=plan.soc_start,
+            soc_end=vehicle.soc_percent,
+            was_asleep=vehicle.is_asleep,
+            plugged=plugged,
+            unplugged=self._clock.now(),
+            trace=trace,
+        )
+        self.outcomes.append(outcome)
+
+    async def _sleep_until(self, moment: datetime) -> None:
+        await self._clock.sleep((moment - self._clock.now()).total_seconds())
+
+    async def _flush(self) -> None:
+        for station in self.stations.values():
+            try:
+                await station.wait_until(
+                    lambda each: each.owed == 0 and not each.has_news, FLUSH_TIMEOUT_S
+                )
+            except TimeoutError:
+                continue  # what is owed shows in `owed`
+
+
+async def run_night(
+    scenario: DepotScenario,
+    clock: SimClock,
+    url: str,
+    options: NightOptions | None = None,
+) -> list[VisitOutcome]:
+    """Live a night against the central system at `url`; return what became of it."""
+    return await Night(scenario, clock, url, options).run()

@@ -1,0 +1,161 @@
+"""Raw text -> checked frame, or a refusal with what can be answered. Pure.
+
+The checks come before anything else sees the text: size, JSON, depth, shape, id, action.
+OCPP-J 1.6 section 4; charger-quirks.md RPC; faults.md I1 to I6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+DEPTH_MAX = 32
+"""The deepest OCPP payload (a 2.x profile with certificates) has 9 levels."""
+MESSAGE_ID_MAX = 64
+"""The standard says 36; some stations send longer ones; more is refused (I4)."""
+ACTION_MAX = 64
+
+CALL, CALL_RESULT, CALL_ERROR = 2, 3, 4
+
+Payload = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Call:
+    """A request of the peer. Not frozen: made for every frame, and never shared."""
+
+    message_id: str
+    action: str
+    payload: Payload
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class CallResult:
+    """An answer to a call of ours."""
+
+    message_id: str
+    payload: Payload
+
+
+@dataclass(slots=True)
+class CallError:
+    """A refusal of a call of ours."""
+
+    message_id: str
+    code: str
+    description: str
+
+
+@dataclass(slots=True)
+class BadFrame:
+    """A frame that cannot be used; ``message_id`` when it can be answered."""
+
+    reason: str
+    code: str = "FormationViolation"
+    message_id: str | None = None
+    is_call: bool = False
+
+
+Frame = Call | CallResult | CallError | BadFrame
+
+
+def parse(text: str | bytes) -> Frame:
+    """Check a text frame; never raises."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return BadFrame(reason=f"not JSON: {error}"[:160])
+    if type(found) is not list or not found:
+        return BadFrame(reason="not a JSON array")
+    if _may_be_deep(text) and _is_deeper_than(found, DEPTH_MAX):
+        return BadFrame(
+            reason=f"nested deeper than {DEPTH_MAX} levels",
+            message_id=_message_id(found),
+            is_call=found[0] == CALL,
+        )
+    kind = found[0]
+    message_id = _message_id(found)
+    if message_id is None:
+        return BadFrame(reason="no usable message id", is_call=kind == CALL)
+    if kind == CALL:
+        return _call(found, message_id, len(text))
+    if kind == CALL_RESULT:
+        payload = found[2] if len(found) > 2 else {}  # noqa: PLR2004 - OCPP-J 4.2.2
+        return CallResult(message_id, payload if type(payload) is dict else {})
+    if kind == CALL_ERROR:
+        return _call_error(found, message_id)
+    return BadFrame(reason=f"message type {str(kind)[:16]} is not known")
+
+
+def result_frame(message_id: str, payload: Payload) -> str:
+    """Write a CALLRESULT."""
+    return orjson.dumps([CALL_RESULT, message_id, payload]).decode()
+
+
+def error_frame(message_id: str, code: str, description: str) -> str:
+    """Write a CALLERROR; the description is cut to what the standard allows."""
+    frame = [CALL_ERROR, message_id, code, description[:255], {}]
+    return orjson.dumps(frame).decode()
+
+
+def call_frame(message_id: str, action: str, payload: Payload) -> str:
+    """Write a CALL."""
+    return orjson.dumps([CALL, message_id, action, payload]).decode()
+
+
+def _call(found: list[Any], message_id: str, size_bytes: int) -> Call | BadFrame:
+    def bad(reason: str, code: str = "FormationViolation") -> BadFrame:
+        return BadFrame(reason=reason, code=code, message_id=message_id, is_call=True)
+
+    if len(found) < 3:  # noqa: PLR2004 - OCPP-J 4.2.1
+        return bad("a CALL without an action")
+    action = found[2]
+    if type(action) is not str or not action or len(action) > ACTION_MAX:
+        return bad("the action is not a name", "NotImplemented")
+    payload = found[3] if len(found) > 3 else {}  # noqa: PLR2004
+    if payload is None or payload == []:
+        payload = {}  # tolerated: RPC-05
+    if type(payload) is not dict:
+        return bad("the payload is not an object")
+    return Call(message_id, action, payload, size_bytes)
+
+
+def _call_error(found: list[Any], message_id: str) -> CallError:
+    code = found[2] if len(found) > 2 else ""  # noqa: PLR2004
+    description = found[3] if len(found) > 3 else ""  # noqa: PLR2004
+    return CallError(message_id, str(code)[:64], str(description)[:255])
+
+
+def _message_id(found: list[Any]) -> str | None:
+    if len(found) < 2:  # noqa: PLR2004
+        return None
+    value = found[1]
+    if type(value) is int:
+        value = str(value)  # seen in the field; answered as text
+    if type(value) is not str or not value or len(value) > MESSAGE_ID_MAX:
+        return None
+    return value
+
+
+def _may_be_deep(text: str | bytes) -> bool:
+    if isinstance(text, bytes):
+        return text.count(b"[") + text.count(b"{") > DEPTH_MAX
+    return text.count("[") + text.count("{") > DEPTH_MAX
+
+
+def _is_deeper_than(root: Any, depth_max: int) -> bool:
+    level: list[Any] = [root]
+    for _ in range(depth_max):
+        below: list[Any] = []
+        for item in level:
+            if type(item) is list:
+                below.extend(part for part in item if type(part) in (list, dict))
+            else:
+                below.extend(p for p in item.values() if type(p) in (list, dict))
+        if not below:
+            return False
+        level = below
+    return True

@@ -1,0 +1,318 @@
+"""Drives one RPC machine over one WebSocket; the only loop that reads it.
+
+Answers leave only after the handler returned, that is after the commit. A handler never
+waits for a call of ours, so the reader can always reach the next answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from agent.domain.errors import StoreFault
+from agent.domain.ids import StationId
+from agent.ports import Priority
+from agent.stations import framing
+from agent.stations.rpc import Answered, Outgoing, RpcMachine
+
+log = structlog.get_logger()
+
+PING_EVERY_S = 15.0
+"""Three beats fit into the 45 s in which a dead link must be noticed (N8)."""
+SILENCE_MAX_S = 45.0
+"""Where pings are answered: no frame and no pong for this long is a dead link."""
+SILENCE_MAX_MUTE_S = 900.0
+"""Where pings are not answered (NET-03): three heartbeats of 300 s."""
+MUTE_AFTER_PINGS = 2
+TIMEOUTS_MAX = 6
+"""Calls in a row without an answer on a living link: the receiver hangs (NET-06)."""
+
+
+class Wire(Protocol):
+    """A connection as websockets gives it, or a test's pipe."""
+
+    async def recv(self) -> str | bytes:
+        """Receive one message. Raises ``WireClosed`` when the peer is gone."""
+        ...
+
+    async def send(self, text: str) -> None:
+        """Send one text message. Raises ``WireClosed``."""
+        ...
+
+    async def ping(self) -> Awaitable[float]:
+        """Send a ping; the awaitable ends with its pong."""
+        ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close politely."""
+        ...
+
+
+class WireClosed(Exception):  # noqa: N818 - an event of life, not an error
+    """The peer is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How an incoming CALL is answered: a payload, or an error code with words."""
+
+    payload: framing.Payload | None = None
+    code: str = ""
+    description: str = ""
+
+
+Handler = Callable[[framing.Call, str | bytes], Awaitable[Reply]]
+BadFrameSink = Callable[[framing.BadFrame], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """How a call of ours ended.
+
+    Exactly one of ``payload`` and ``code`` is set when it was answered; ``code`` is
+    ``Timeout`` or ``Offline`` when it was not.
+    """
+
+    payload: framing.Payload | None
+    code: str = ""
+    description: str = ""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the station said anything."""
+        return self.code not in ("Timeout", "Offline")
+
+
+LateSink = Callable[[CallOutcome], None]
+
+
+class Link:
+    """One live connection of one station."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        station_id: StationId,
+        *,
+        handler: Handler,
+        on_bad_frame: BadFrameSink,
+        pings: bool = True,
+    ) -> None:
+        """Bind a connection to a station; ``run`` does the work."""
+        self.station_id = station_id
+        self.last_seen_s = 0.0
+        self.frames_in = 0
+        self._wire = wire
+        self._handler = handler
+        self._on_bad_frame = on_bad_frame
+        self._machine = RpcMachine()
+        self._wake = asyncio.Event()
+        self._pings = pings
+        self._is_mute = not pings
+        self._closing = False
+        self._ids = 0
+
+    @property
+    def machine(self) -> RpcMachine:
+        """Counters of the call machine, for metrics."""
+        return self._machine
+
+    async def run(self, setup: Callable[[], Awaitable[None]]) -> None:
+        """Serve the link until it closes; ``setup`` talks to the station meanwhile."""
+        loop = asyncio.get_running_loop()
+        self.last_seen_s = loop.time()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                side = [
+                    tasks.create_task(self._send_calls(), name="calls"),
+                    tasks.create_task(self._watch(), name="watch"),
+                    tasks.create_task(_guarded(setup, self.station_id), name="setup"),
+                ]
+                await self._read()
+                for task in side:
+                    task.cancel()
+        finally:
+            self._closing = True
+            for call in self._machine.drain():
+                _settle(call, CallOutcome(None, "Offline", "the link closed"))
+
+    async def call(
+        self,
+        action: str,
+        payload: framing.Payload,
+        priority: Priority,
+        on_late: LateSink | None = None,
+    ) -> CallOutcome:
+        """Send a call when it is its turn and wait for the outcome; never raises.
+
+        ``on_late`` hears of an answer that comes after the call was given up (RPC-03).
+        """
+        if self._closing:
+            return CallOutcome(None, "Offline", "the link is closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[CallOutcome] = loop.create_future()
+        self._ids += 1
+        message_id = f"{id(self) & 0xFFFFFF:06x}-{self._ids}"
+        outgoing = Outgoing(message_id, action, payload, priority, future, on_late)
+        if not self._machine.submit(outgoing):
+            return CallOutcome(None, "Offline", "too many calls wait for this station")
+        self._wake.set()
+        return await future
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection; ``run`` then ends."""
+        self._closing = True
+        await self._wire.close(code, reason)
+
+    # --- reading ----------------------------------------------------------------
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                text = await self._wire.recv()
+            except WireClosed:
+                return
+            self.last_seen_s = loop.time()
+            self.frames_in += 1
+            frame = framing.parse(text)
+            if type(frame) is framing.Call:
+                if not await self._answer(frame, text):
+                    return
+            elif isinstance(frame, (framing.CallResult, framing.CallError)):
+                self._match(frame)
+            elif isinstance(frame, framing.BadFrame):
+                await self._refuse(frame)
+
+    async def _answer(self, call: framing.Call, text: str | bytes) -> bool:
+        answer = self._machine.repeated(call.message_id, text)
+        if answer is None:
+            try:
+                reply = await self._handler(call, text)
+            except StoreFault as fault:
+                # Not on disk: unanswered, so that the station keeps it and repeats it.
+                log.error(
+                    "record_not_stored", station_id=self.station_id, reason=str(fault)
+                )
+                return True
+            if reply.payload is not None:
+                answer = framing.result_frame(call.message_id, reply.payload)
+            else:
+                answer = framing.error_frame(call.message_id, reply.code, reply.description)
+            self._machine.remember(call.message_id, text, answer)
+        return await self._send(answer)
+
+    async def _refuse(self, frame: framing.BadFrame) -> None:
+        await self._on_bad_frame(frame)
+        if frame.is_call and frame.message_id is not None:
+            await self._send(
+                framing.error_frame(frame.message_id, frame.code, frame.reason)
+            )
+
+    def _match(self, frame: framing.CallResult | framing.CallError) -> None:
+        now = asyncio.get_running_loop().time()
+        found = self._machine.answered(frame, now)
+        if found is None:
+            log.info("answer_unmatched", station_id=self.station_id)
+            return
+        self._wake.set()
+        _settle(found.call, _outcome(found))
+        if found.is_late:
+            log.info("answer_late", station_id=self.station_id, action=found.call.action)
+            if found.call.on_late is not None:
+                found.call.on_late(_outcome(found))
+
+    # --- sending ----------------------------------------------------------------
+
+    async def _send(self, text: str) -> bool:
+        try:
+            await self._wire.send(text)
+        except WireClosed:
+            return False
+        return True
+
+    async def _send_calls(self) -> None:
+        loop = asyncio.get_running_loop()
+        machine = self._machine
+        while True:
+            self._wake.clear()
+            call = machine.next_call(loop.time())
+            if call is not None and not await self._send(
+                framing.call_frame(call.message_id, call.action, call.payload)
+            ):
+                return
+            expires_at = machine.expires_at()
+            wait_s = None if expires_at is None else max(expires_at - loop.time(), 0.01)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._expire(loop.time())
+
+    async def _expire(self, now: float) -> None:
+        gone = self._machine.expire(now)
+        if gone is None:
+            return
+        log.warning("call_timed_out", station_id=self.station_id, action=gone.action)
+        _settle(gone, CallOutcome(None, "Timeout", "no answer in time"))
+        if self._machine.timeouts_in_a_row >= TIMEOUTS_MAX:
+            log.warning(
+                "link_closed_by_agent",
+                station_id=self.station_id,
+                reason="the station sends but does not answer; it may recover by "
+                "connecting again (NET-06)",
+            )
+            await self.close(1011, "calls are not answered")
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        missed = 0
+        has_ponged = False
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            if not self._is_mute:
+                try:
+                    pong = await self._wire.ping()
+                    async with asyncio.timeout(PING_EVERY_S):
+                        await pong
+                    has_ponged, missed = True, 0
+                    self.last_seen_s = loop.time()
+                except TimeoutError:
+                    missed += 1
+                    self._is_mute = not has_ponged and missed >= MUTE_AFTER_PINGS
+                except WireClosed:
+                    return
+            limit_s = SILENCE_MAX_S if has_ponged else SILENCE_MAX_MUTE_S
+            if loop.time() - self.last_seen_s > limit_s:
+                log.warning(
+                    "link_closed_by_agent",
+                    station_id=self.station_id,
+                    reason=f"silent for {limit_s:.0f} s",
+                )
+                await self.close(1001, "silent for too long")
+                return
+
+
+async def _guarded(setup: Callable[[], Awaitable[None]], station_id: StationId) -> None:
+    """Run the set-up; a store that fails must not take the link down."""
+    try:
+        await setup()
+    except StoreFault as fault:
+        log.error("record_not_stored", station_id=station_id, reason=str(fault))
+
+
+def _settle(call: Outgoing, outcome: CallOutcome) -> None:
+    future = call.token
+    if isinstance(future, asyncio.Future) and not future.done():
+        future.set_result(outcome)
+
+
+def _outcome(found: Answered) -> CallOutcome:
+    answer = found.answer
+    if isinstance(answer, framing.CallResult):
+        return CallOutcome(answer.payload)
+    return CallOutcome(None, answer.code or "GenericError", answer.description)

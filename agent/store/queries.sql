@@ -1,0 +1,146 @@
+-- name: save_station
+-- The state of a station after a journal row.
+INSERT INTO stations (station_id, seq, body) VALUES (?, ?, ?)
+ON CONFLICT (station_id) DO UPDATE SET seq = excluded.seq, body = excluded.body;
+
+-- name: save_session
+INSERT INTO sessions
+    (session_id, station_id, evse_id, phase, vehicle_id, plugged_at_ms, ended_at_ms, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (session_id) DO UPDATE SET
+    phase = excluded.phase, vehicle_id = excluded.vehicle_id,
+    plugged_at_ms = excluded.plugged_at_ms, ended_at_ms = excluded.ended_at_ms,
+    body = excluded.body;
+
+-- name: add_journal
+INSERT INTO journal (seq, at_ms, station_id, new_session_id, kind, body)
+VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: save_sequence
+INSERT INTO sequences (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value);
+
+-- name: save_limit
+INSERT INTO limits (station_id, evse_id, body) VALUES (?, ?, ?)
+ON CONFLICT (station_id, evse_id) DO UPDATE SET body = excluded.body;
+
+-- name: save_capabilities
+INSERT INTO capabilities (station_id, body) VALUES (?, ?)
+ON CONFLICT (station_id) DO UPDATE SET body = excluded.body;
+
+-- name: clear_vehicles
+DELETE FROM vehicles;
+
+-- name: save_vehicle
+INSERT INTO vehicles (vehicle_id, body, raw) VALUES (?, ?, ?)
+ON CONFLICT (vehicle_id) DO UPDATE SET body = excluded.body, raw = excluded.raw;
+
+-- name: save_schedule
+INSERT INTO schedules (schedule_id, vehicle_id, departs_at_ms, body, raw, gone_at_ms)
+VALUES (?, ?, ?, ?, ?, NULL)
+ON CONFLICT (schedule_id) DO UPDATE SET
+    vehicle_id = excluded.vehicle_id, departs_at_ms = excluded.departs_at_ms,
+    body = excluded.body, raw = excluded.raw, gone_at_ms = NULL;
+
+-- name: mark_schedule_gone
+UPDATE schedules SET gone_at_ms = ? WHERE schedule_id = ? AND gone_at_ms IS NULL;
+
+-- name: add_outbox
+-- A fact that is already known under its key is not owed twice.
+INSERT INTO outbox (destination, key, session_id, kind, body, created_at_ms)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (destination, key) DO NOTHING;
+
+-- name: outbox_sent
+UPDATE outbox SET sent_at_ms = ?, error = '', attempts = attempts + 1 WHERE row_id = ?;
+
+-- name: outbox_failed
+UPDATE outbox SET attempts = attempts + 1, error = ?, next_at_ms = ?, is_dead = ?
+WHERE row_id = ?;
+
+-- name: seen_candidate
+INSERT INTO candidates
+    (mac, station_id, first_at_ms, last_at_ms, last_session_id, sessions)
+VALUES (?, ?, ?, ?, ?, 1)
+ON CONFLICT (mac, station_id) DO UPDATE SET
+    sessions = sessions + (last_session_id <> excluded.last_session_id),
+    last_at_ms = excluded.last_at_ms, last_session_id = excluded.last_session_id;
+
+-- name: add_orphan
+INSERT INTO orphans (at_ms, station_id, text) VALUES (?, ?, ?);
+
+-- name: due_outbox
+-- In order: a row waits for the older ones of its session.
+SELECT row_id, destination, key, session_id, kind, body, created_at_ms, attempts,
+    next_at_ms, error, is_dead
+FROM outbox WHERE destination = ? AND sent_at_ms IS NULL AND is_dead = 0
+ORDER BY row_id LIMIT ?;
+
+-- name: all_outbox
+SELECT row_id, destination, key, session_id, kind, body, created_at_ms, attempts,
+    next_at_ms, error, is_dead
+FROM outbox WHERE sent_at_ms IS NULL ORDER BY row_id LIMIT 10000;
+
+-- name: load_stations
+SELECT station_id, seq, body FROM stations;
+
+-- name: load_sessions
+-- All open sessions of a station and its newest ended ones, oldest first.
+SELECT body FROM (
+    SELECT body, plugged_at_ms FROM sessions WHERE station_id = ?1 AND phase <> 'ended'
+    UNION ALL
+    SELECT body, plugged_at_ms FROM (
+        SELECT body, plugged_at_ms FROM sessions
+        WHERE station_id = ?1 AND phase = 'ended' ORDER BY plugged_at_ms DESC LIMIT ?2)
+) ORDER BY plugged_at_ms;
+
+-- name: journal_tail
+SELECT seq, at_ms, station_id, new_session_id, kind, body
+FROM journal WHERE seq > ? ORDER BY seq;
+
+-- name: whole_journal
+SELECT seq, at_ms, station_id, new_session_id, kind, body
+FROM journal ORDER BY seq;
+
+-- name: last_seq
+SELECT coalesce(max(seq), 0) FROM journal;
+
+-- name: load_limits
+SELECT station_id, evse_id, body FROM limits;
+
+-- name: load_capabilities
+SELECT station_id, body FROM capabilities;
+
+-- name: load_vehicles
+SELECT vehicle_id, body, raw FROM vehicles;
+
+-- name: load_schedules
+SELECT schedule_id, body FROM schedules WHERE gone_at_ms IS NULL;
+
+-- name: load_sequences
+SELECT name, value FROM sequences;
+
+-- name: newest_sessions
+SELECT body FROM sessions ORDER BY plugged_at_ms DESC, session_id DESC LIMIT ?;
+
+-- name: one_session
+SELECT body FROM sessions WHERE session_id = ?;
+
+-- name: all_candidates
+SELECT mac, station_id, first_at_ms, last_at_ms, sessions
+FROM candidates ORDER BY last_at_ms DESC LIMIT 1000;
+
+-- name: schedule_text
+SELECT raw FROM schedules WHERE schedule_id = ?;
+
+-- name: prune_journal
+DELETE FROM journal WHERE at_ms < ?;
+
+-- name: prune_outbox
+DELETE FROM outbox WHERE sent_at_ms < ?;
+
+-- name: prune_schedules
+DELETE FROM schedules WHERE departs_at_ms < ?;
+
+-- name: prune_orphans
+DELETE FROM orphans WHERE at_ms < ?;

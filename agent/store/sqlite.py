@@ -1,0 +1,410 @@
+"""The database: one connection owned by one thread, group commit, no lingering.
+
+A commit that returned is on disk (WAL, synchronous=FULL). The thread takes whatever
+waits, 64 units at most, and makes one COMMIT of it; when that fails, each unit is tried
+alone, so that one bad unit cannot take others with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent import ports
+from agent.domain.capability import Capabilities
+from agent.domain.errors import StoreFault
+from agent.domain.identity import Vehicle
+from agent.domain.ids import (
+    EvseId,
+    MacAddress,
+    Outlet,
+    ScheduleId,
+    SessionId,
+    StationId,
+    VehicleId,
+)
+from agent.domain.plan import Schedule
+from agent.domain.reconcile import OutletPower
+from agent.domain.session import Session
+from agent.domain.station import RECENT_SESSIONS_MAX, StationState
+from agent.store import rows
+from agent.store.sql import load_queries, migrate
+
+GROUP_MAX = 64
+"""Units in one COMMIT: a reconnect storm costs a handful of syncs."""
+WAITING_MAX = 1024
+"""Units that may wait; beyond, intake waits (architecture.md section 6)."""
+KEEP_JOURNAL = timedelta(days=30)
+KEEP_SENT = timedelta(days=30)
+KEEP_SCHEDULES = timedelta(days=30)
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Unit:
+    """Records to commit together, or a question; ``done`` tells the event loop."""
+
+    records: Sequence[ports.Record]
+    now: datetime | None
+    question: Callable[[sqlite3.Connection], Any] | None
+    future: asyncio.Future[Any] | None
+
+
+class SqliteStore:
+    """The Store port on one SQLite file.
+
+    ``threaded=False`` commits in the caller: for tests in virtual time only.
+    """
+
+    def __init__(self, path: Path, *, threaded: bool = True) -> None:
+        """Open, check and migrate. Raises StoreFault when the file cannot be used."""
+        self._path = path
+        self._queries = load_queries()
+        self._lock_fd = _take_lock(path)
+        self._db = _connect(path)
+        self._threaded = threaded
+        self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._room: asyncio.Semaphore | None = None
+        self.commits = 0
+        self.units = 0
+
+    # --- writing ------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the writer; call inside the event loop."""
+        if self._threaded:
+            self._loop = asyncio.get_running_loop()
+            self._room = asyncio.Semaphore(WAITING_MAX)
+            self._thread = threading.Thread(
+                target=self._run, name="store-writer", daemon=True
+            )
+            self._thread.start()
+
+    async def commit(self, records: Sequence[ports.Record], now: datetime) -> None:
+        """Write records in one transaction; returns when they are on disk."""
+        if self._thread is None:
+            self._write_group([_Unit(records, now, None, None)])
+            return
+        await self._submit(_Unit(records, now, None, None))
+
+    async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read on the one connection."""
+        if self._thread is None:
+            return question(self._db)
+        answer: T = await self._submit(_Unit((), None, question, None))
+        return answer
+
+    async def stop(self) -> None:
+        """Finish what waits, checkpoint, close."""
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join, 20.0)
+            self._thread = None
+        self.close()
+
+    def close(self) -> None:
+        """Close without a writer thread."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        self._db.close()
+        os.close(self._lock_fd)
+
+    async def _submit(self, unit: _Unit) -> Any:
+        assert self._loop is not None  # noqa: S101 - started
+        assert self._room is not None  # noqa: S101 - started
+        async with self._room:
+            unit.future = self._loop.create_future()
+            self._queue.put(unit)
+            return await unit.future
+
+    def _run(self) -> None:
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return
+            group = [first]
+            is_last = False
+            while len(group) < GROUP_MAX:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    is_last = True
+                    break
+                group.append(more)
+            self._serve(group)
+            if is_last:
+                return
+
+    def _serve(self, group: list[_Unit]) -> None:
+        writes = [unit for unit in group if unit.question is None]
+        answers: list[tuple[_Unit, Any, Exception | None]] = []
+        if writes:
+            try:
+                self._write_group(writes)
+                answers.extend((unit, None, None) for unit in writes)
+            except (sqlite3.Error, StoreFault):
+                answers.extend(self._write_alone(unit) for unit in writes)
+        for unit in group:
+            if unit.question is not None:
+                try:
+                    answers.append((unit, unit.question(self._db), None))
+                except sqlite3.Error as error:
+                    answers.append((unit, None, _fault(error)))
+        assert self._loop is not None  # noqa: S101 - started
+        try:
+            self._loop.call_soon_threadsafe(_tell, answers)
+        except RuntimeError:
+            return  # the loop is gone: nobody waits any more
+
+    def _write_alone(self, unit: _Unit) -> tuple[_Unit, None, Exception | None]:
+        try:
+            self._write_group([unit])
+        except StoreFault as fault:
+            return unit, None, fault
+        return unit, None, None
+
+    def _write_group(self, group: Sequence[_Unit]) -> None:
+        db = self._db
+        queries = self._queries
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for unit in group:
+                assert unit.now is not None  # noqa: S101 - a write has a time
+                for record in unit.records:
+                    for name, parameters in rows.statements(record, unit.now):
+                        db.execute(queries[name], parameters)
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise _fault(error) from error
+        self.commits += 1
+        self.units += len(group)
+
+    # --- reading --------------------------------------------------------------
+
+    def load(self, rated_w: dict[StationId, int]) -> ports.Loaded:
+        """Read all that survives a restart; call before ``start``.
+
+        ``rated_w`` is the configured rating per station: configuration wins over what
+        was stored. Stations that are no longer configured are left out.
+        """
+        db, queries = self._db, self._queries
+        sequences = dict(db.execute(queries["load_sequences"]).fetchall())
+        stations: dict[StationId, StationState] = {}
+        seqs: dict[StationId, int] = {}
+        for name, seq, body in db.execute(queries["load_stations"]).fetchall():
+            station_id = StationId(name)
+            if station_id in rated_w:
+                found = rows.decode(StationState, body)
+                stations[station_id] = replace(
+                    found,
+                    rated_w=rated_w[station_id],
+                    is_connected=False,
+                    sessions=self._sessions_of(station_id),
+                )
+                seqs[station_id] = seq
+        schedules_at = sequences.get("schedules_at_ms")
+        vehicles_at = sequences.get("vehicles_at_ms")
+        return ports.Loaded(
+            stations=stations,
+            tail=self._tail(seqs),
+            capabilities={
+                StationId(name): rows.decode(Capabilities, body)
+                for name, body in db.execute(queries["load_capabilities"]).fetchall()
+            },
+            limits=self._limits(),
+            vehicles={
+                VehicleId(name): rows.decode(Vehicle, body)
+                for name, body, _ in db.execute(queries["load_vehicles"]).fetchall()
+            },
+            vehicles_at=rows.at_ms(vehicles_at) if vehicles_at else None,
+            schedules={
+                ScheduleId(name): rows.decode(Schedule, body)
+                for name, body in db.execute(queries["load_schedules"]).fetchall()
+            },
+            schedules_at=rows.at_ms(schedules_at) if schedules_at else None,
+            last_seq=db.execute(queries["last_seq"]).fetchone()[0],
+            last_transaction_id=sequences.get("transaction_id", 0),
+        )
+
+    def _sessions_of(self, station_id: StationId) -> dict[SessionId, Session]:
+        found = self._db.execute(
+            self._queries["load_sessions"], (station_id, RECENT_SESSIONS_MAX)
+        ).fetchall()
+        sessions = [rows.decode(Session, body) for (body,) in found]
+        return {item.session_id: item for item in sessions}
+
+    def _tail(self, seqs: dict[StationId, int]) -> tuple[ports.JournalRow, ...]:
+        if not seqs:
+            return ()
+        found = self._db.execute(self._queries["journal_tail"], (min(seqs.values()),))
+        tail = (rows.journal_row(row) for row in found if row[0] > seqs.get(row[2], 0))
+        return tuple(row for row in tail if row.station_id in seqs)
+
+    def _limits(self) -> dict[Outlet, OutletPower]:
+        found = self._db.execute(self._queries["load_limits"]).fetchall()
+        return {
+            (StationId(station), EvseId(evse)): rows.decode(OutletPower, body)
+            for station, evse, body in found
+        }
+
+    async def due_outbox(self, destination: str, limit: int) -> list[ports.OutboxRow]:
+        """Read the oldest rows that are owed to one destination, in order."""
+        sql = self._queries["due_outbox"]
+        found = await self.ask(lambda db: db.execute(sql, (destination, limit)).fetchall())
+        return [rows.outbox_row(row) for row in found]
+
+    async def outbox_rows(self) -> list[ports.OutboxRow]:
+        """Read all rows that are owed or dead."""
+        sql = self._queries["all_outbox"]
+        found = await self.ask(lambda db: db.execute(sql).fetchall())
+        return [rows.outbox_row(row) for row in found]
+
+    async def sessions(
+        self, *, limit: int, session_id: SessionId | None = None
+    ) -> list[Session]:
+        """Read sessions, newest first."""
+        name = "newest_sessions" if session_id is None else "one_session"
+        sql = self._queries[name]
+        parameter = limit if session_id is None else session_id
+        found = await self.ask(lambda db: db.execute(sql, (parameter,)).fetchall())
+        return [rows.decode(Session, body) for (body,) in found]
+
+    async def candidates(self) -> list[ports.Candidate]:
+        """Read enrolment candidates, last seen first."""
+        sql = self._queries["all_candidates"]
+        found = await self.ask(lambda db: db.execute(sql).fetchall())
+        return [
+            ports.Candidate(
+                mac=MacAddress(mac),
+                station_id=StationId(station_id),
+                first_at=rows.at_ms(first),
+                last_at=rows.at_ms(last),
+                sessions=count,
+            )
+            for mac, station_id, first, last, count in found
+        ]
+
+    async def schedule_text(self, schedule_id: ScheduleId) -> str | None:
+        """Read the cloud's own text of a schedule as last read."""
+        sql = self._queries["schedule_text"]
+        found = await self.ask(lambda db: db.execute(sql, (schedule_id,)).fetchone())
+        return None if found is None else str(found[0])
+
+    async def vehicle_texts(self) -> dict[VehicleId, str]:
+        """Read the cloud's own text of all vehicles."""
+        sql = self._queries["load_vehicles"]
+        found = await self.ask(lambda db: db.execute(sql).fetchall())
+        return {VehicleId(name): raw for name, _, raw in found}
+
+    async def journal(self) -> list[ports.JournalRow]:
+        """Read the whole journal, for audit and for the replay test."""
+        sql = self._queries["whole_journal"]
+        found = await self.ask(lambda db: db.execute(sql).fetchall())
+        return [rows.journal_row(row) for row in found]
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent copy; the file appears under its name only when whole."""
+
+        def copy(db: sqlite3.Connection) -> None:
+            part = target.with_name(target.name + ".part")
+            part.unlink(missing_ok=True)
+            out = sqlite3.connect(part)
+            try:
+                db.backup(out)
+            finally:
+                out.close()
+            fd = os.open(part, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+            part.replace(target)
+
+        try:
+            await self.ask(copy)
+        except OSError as error:
+            raise StoreFault(f"the backup to {target} failed: {error}") from error
+
+    async def prune(self, now: datetime) -> None:
+        """Let go of what is neither owed nor needed (architecture.md section 5)."""
+
+        def clean(db: sqlite3.Connection) -> None:
+            for name, keep in (
+                ("prune_journal", KEEP_JOURNAL),
+                ("prune_outbox", KEEP_SENT),
+                ("prune_schedules", KEEP_SCHEDULES),
+                ("prune_orphans", KEEP_JOURNAL),
+            ):
+                db.execute(self._queries[name], (rows.ms(now - keep),))
+
+        await self.ask(clean)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL").fetchall()
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA trusted_schema = OFF")
+        db.execute("PRAGMA foreign_keys = ON")
+        migrate(db)
+        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise StoreFault(
+            f"the database {path} cannot be used ({error}): check that the folder "
+            "exists, is writable for the service, and is not full"
+        ) from error
+    if verdict != "ok":
+        raise StoreFault(
+            f"the database {path} is damaged ({verdict}): move it aside and restore "
+            "the newest backup"
+        )
+    return db
+
+
+def _take_lock(path: Path) -> int:
+    """Make sure that no second daemon works on the same state (faults.md D12)."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreFault(
+            f"the state folder {path.parent} cannot be used ({error.strerror}): "
+            "create it, or correct store.path and its owner"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise StoreFault(
+            f"another depot-agent uses {path}: stop it, or set another store.path"
+        ) from error
+    return fd
+
+
+def _fault(error: Exception) -> StoreFault:
+    return StoreFault(f"the database refused: {error}")
+
+
+def _tell(answers: list[tuple[_Unit, Any, Exception | None]]) -> None:
+    for unit, value, error in answers:
+        future = unit.future
+        if future is None or future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
