@@ -70,6 +70,7 @@ class Depot:
     registry_at: datetime | None = None
     schedules: dict[ScheduleId, Schedule] = field(default_factory=dict)
     schedules_at: datetime | None = None
+    schedule_texts: dict[ScheduleId, str] = field(default_factory=dict)
     linked_at_s: dict[StationId, float] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     matched: asyncio.Event = field(default_factory=asyncio.Event)

@@ -7,6 +7,7 @@ becomes a dead letter and the rest goes on.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -14,7 +15,7 @@ import structlog
 from agent.control.health import CloudHealth
 from agent.domain.effects import SessionReport, StartSocReport
 from agent.domain.errors import CloudFault, StoreFault
-from agent.domain.ids import SessionId
+from agent.domain.ids import ScheduleId, SessionId
 from agent.domain.retry import wait_s
 from agent.ports import (
     Clock,
@@ -49,6 +50,7 @@ class Drainer:
         ids: Ids,
         health: CloudHealth,
         *,
+        texts: Callable[[], Mapping[ScheduleId, str]] = dict,
         idle_s: float = IDLE_S,
     ) -> None:
         """Prepare; ``run`` sends."""
@@ -59,6 +61,7 @@ class Drainer:
         self._ids = ids
         self._health = health
         self._idle_s = idle_s
+        self._texts = texts
         self._failures = 0
 
     async def run(self) -> None:
@@ -98,7 +101,9 @@ class Drainer:
             "schedule_id": report.schedule_id,
             "kind": _kind(report),
         }
-        text = await self._store.schedule_text(report.schedule_id)
+        text = self._texts().get(report.schedule_id)
+        if text is None:
+            text = await self._store.schedule_text(report.schedule_id)
         record: Record
         fault: CloudFault | None = None
         try:

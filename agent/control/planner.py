@@ -7,7 +7,7 @@ good one stays. When the cloud is away, what was read last goes on being execute
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -168,8 +168,12 @@ class Planner:
         gone = [item for item in known if item not in seen]
         kept = {item: known[item] for item in gone if self._is_in_use(known[item], now)}
         gone = [item for item in gone if item not in kept]
+        self._depot.schedule_texts = {
+            schedule.schedule_id: text for schedule, text in read.schedules
+        }
         if changed or gone or self._is_old(self._depot.schedules_at, now):
-            record = SchedulesSaved(schedules=changed, gone=gone, at=now)
+            rows = changed if changed or gone else _as_kept(read.schedules, seen)
+            record = SchedulesSaved(schedules=rows, gone=gone, at=now)
             await self._store.commit([record], now)
         self._depot.schedules_at = now
         if changed or gone:
@@ -221,6 +225,13 @@ class Planner:
     @staticmethod
     def _is_old(at: datetime | None, now: datetime) -> bool:
         return at is None or (now - at).total_seconds() >= CONFIRM_S
+
+
+def _as_kept(
+    read: Sequence[tuple[Schedule, str]], seen: dict[ScheduleId, Schedule]
+) -> list[tuple[Schedule, str]]:
+    """Every schedule as it is executed, with the cloud's newest text."""
+    return [(seen[schedule.schedule_id], text) for schedule, text in read]
 
 
 async def _wait(wake: asyncio.Event) -> None:

@@ -104,10 +104,9 @@ class PowerWindow:
 def check(plan: Plan, *, now: datetime) -> str | None:
     """Say why a plan must not be executed, or None when it may be.
 
-    A plan is refused whole: half of a plan is not a plan.
+    A plan is refused whole: half of a plan is not a plan. One without segments is a
+    plan too: there is nothing to charge, and the vehicle is held.
     """
-    if not plan.segments:
-        return "the plan has no segments"
     if len(plan.segments) > SEGMENTS_MAX:
         return f"the plan has {len(plan.segments)} segments, more than {SEGMENTS_MAX}"
     for index, segment in enumerate(plan.segments):

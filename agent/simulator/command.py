@@ -52,6 +52,7 @@ class SimulateOptions:
     seed: int = 1
     station_prefix: str = "CP"
     id_form: str = "vid"
+    flush_timeout_real_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +110,7 @@ async def simulate(
             password=options.password,
             faults=dict.fromkeys(ids, faults),
             id_forms=dict.fromkeys(ids, options.id_form),
+            flush_timeout_real_s=options.flush_timeout_real_s,
             listener=listen,
         ),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake
+from websockets.typing import Subprotocol
 
 from agent.simulator.calls16 import boot_payload
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer, Rpc
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from agent.simulator.core16 import Core16
     from agent.simulator.outbox16 import Statuses16
 
-SUBPROTOCOL = "ocpp1.6"
+SUBPROTOCOL = Subprotocol("ocpp1.6")
 OPEN_TIMEOUT_S = 10.0  # real; a depot's network answers in milliseconds
 CLOSE_TIMEOUT_S = 2.0  # real; a close frame that is not answered is not worth more
 FRAME_BYTES_MAX = 4 * 1024 * 1024  # above any SetChargingProfile or local list
@@ -64,7 +65,7 @@ class Link16:
             headers["Authorization"] = f"Basic {pair.decode()}"
         return connect(
             f"{config.url.rstrip('/')}/{config.station_id}",
-            subprotocols=[SUBPROTOCOL],  # type: ignore[list-item]
+            subprotocols=[SUBPROTOCOL],
             additional_headers=headers,
             compression=None,
             open_timeout=OPEN_TIMEOUT_S,
@@ -117,7 +118,8 @@ class Link16:
                 answer = await rpc.call("BootNotification", boot_payload(core))
             except (CallError, NoAnswer) as problem:
                 core.note("own", "NOT BOOTED", "BootNotification", str(problem))
-            interval_s = float(answer.get("interval") or 0)
+            interval = answer.get("interval")
+            interval_s = interval if isinstance(interval, int | float) else 0
             if answer.get("status") == "Accepted":
                 if interval_s > 0:
                     core.keys.change("HeartbeatInterval", str(int(interval_s)))

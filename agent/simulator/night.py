@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Listener = Callable[[str, LedgerEntry], None]
 
-FLUSH_TIMEOUT_S = 15.0  # real; for the last stops to be acknowledged
+FLUSH_TIMEOUT_S = 15.0  # for the last stops to be acknowledged by a slow peer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,7 @@ class NightOptions:
     id_forms: Mapping[str, str] = field(default_factory=dict)
     ssl_context: ssl.SSLContext | None = None
     backoff_first_real_s: float = 1.0
+    flush_timeout_real_s: float = FLUSH_TIMEOUT_S
     listener: Listener | None = None
 
 
@@ -169,13 +171,17 @@ class Night:
         await self._clock.sleep((moment - self._clock.now()).total_seconds())
 
     async def _flush(self) -> None:
+        """Wait for the last answers; what is still owed then shows in `owed`."""
+        timeout_s = self._options.flush_timeout_real_s
+        deadline_s = asyncio.get_running_loop().time() + timeout_s
         for station in self.stations.values():
-            try:
-                await station.wait_until(
-                    lambda each: each.owed == 0 and not each.has_news, FLUSH_TIMEOUT_S
-                )
-            except TimeoutError:
-                continue  # what is owed shows in `owed`
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            with contextlib.suppress(TimeoutError):
+                await station.wait_until(_has_told_all, max(0.0, left_s))
+
+
+def _has_told_all(station: VirtualStation16) -> bool:
+    return station.owed == 0 and not station.has_news
 
 
 async def run_night(

@@ -22,6 +22,7 @@ RECURRENCE_S = {"Daily": 86_400, "Weekly": 604_800}
 UNITS = ("A", "W")
 PHASES_DEFAULT = 3  # OCPP 1.6 section 7.14
 PHASES_MAX = 3
+WHOLE_MAX = 2**31 - 1  # what the integers of most stations hold
 DECIMAL_DUST = 1e-6  # how far ten times a limit may be from a whole number
 
 
@@ -158,6 +159,8 @@ def _whole(body: Mapping[str, Any], field: str) -> int:
     value = body.get(field)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ProfileRefused(f"{field} {value!r} is not a whole number")
+    if abs(value) > WHOLE_MAX:
+        raise ProfileRefused(f"{field} {value} is beyond 32 bits")
     return value
 
 

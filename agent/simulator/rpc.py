@@ -138,7 +138,7 @@ class Rpc:
         _, action, future = self._pending
         if future.done():
             return
-        if kind == CALLRESULT:
+        if kind == CALLRESULT and isinstance(rest[0], dict):
             self._note("in", "CALLRESULT", action, rest[0])
             future.set_result(rest[0])
             return

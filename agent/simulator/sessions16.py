@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agent.simulator.clock import stamp
-from agent.simulator.hardware import Transaction
+from agent.simulator.hardware import UNANSWERED, Transaction
 from agent.simulator.metering16 import reading, register_wh
 from agent.simulator.outbox16 import Owed
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer
@@ -213,7 +213,7 @@ class Sessions16:
             answer = await core.call("Authorize", {"idTag": token})
         except (CallError, NoAnswer, LinkDown):
             return core.keys.is_on("AllowOfflineTxForUnknownId")
-        return bool(answer.get("idTagInfo", {}).get("status") == "Accepted")
+        return _is_welcome(answer)
 
     async def _send_late_mac(self, outlet: Outlet, vehicle: VirtualVehicle) -> None:
         late = self._core.config.late_mac
@@ -238,7 +238,8 @@ class Sessions16:
         profile: Mapping[str, Any] | None,
     ) -> None:
         core = self._core
-        transaction.transaction_id = int(answer.get("transactionId", -1))
+        given = answer.get("transactionId")
+        transaction.transaction_id = given if isinstance(given, int) else UNANSWERED
         transaction.is_answered = True
         if outlet.transaction is not transaction:
             return
@@ -247,8 +248,7 @@ class Sessions16:
             core.profiles.set_profile(
                 outlet.connector, body, core.now(), transaction.transaction_id
             )
-        is_welcome = answer.get("idTagInfo", {}).get("status") == "Accepted"
-        if not is_welcome and core.keys.is_on("StopTransactionOnInvalidId"):
+        if not _is_welcome(answer) and core.keys.is_on("StopTransactionOnInvalidId"):
             self.stop(outlet, "DeAuthorized")
 
     def _energise(self, outlet: Outlet, transaction: Transaction) -> None:
@@ -291,6 +291,11 @@ class Sessions16:
     async def _owe_late(self, owed: Owed) -> None:
         await self._core.clock.sleep(LATE_STOP_S)
         self._outbox.add(owed)
+
+
+def _is_welcome(answer: dict[str, Any]) -> bool:
+    tag = answer.get("idTagInfo")
+    return isinstance(tag, dict) and tag.get("status") == "Accepted"
 
 
 def _charging_status(outlet: Outlet) -> str:

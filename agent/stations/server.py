@@ -13,6 +13,7 @@ import http
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -116,6 +117,7 @@ class StationServer:
         self.doors = doors
         self.options = options
         self.links: dict[StationId, LiveLink] = {}
+        self.seen_at: dict[StationId, datetime] = {}
         self.refused = 0
         self.takeovers = 0
         self._sink = sink
@@ -286,7 +288,16 @@ class StationServer:
                 del self.links[station_id]
                 await self._closed(station_id, socket)
 
+    def last_seen(self, station_id: StationId) -> datetime | None:
+        """When a station was last heard, by the depot's clock."""
+        live = self.links.get(station_id)
+        if live is None:
+            return self.seen_at.get(station_id)
+        ago_s = asyncio.get_running_loop().time() - live.link.last_seen_s
+        return self._clock.now() - timedelta(seconds=max(ago_s, 0.0))
+
     async def _closed(self, station_id: StationId, socket: ServerConnection) -> None:
+        self.seen_at[station_id] = self._clock.now()
         log.info("station_disconnected", station_id=station_id, code=socket.close_code)
         try:
             await self._sink.handle(station_id, events.LinkClosed())

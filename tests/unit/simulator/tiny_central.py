@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 
 class TinyCentral:
@@ -121,7 +122,11 @@ async def a_central() -> AsyncIterator[TinyCentral]:
     """Run a tiny central system on a free port."""
     central = TinyCentral()
     async with serve(
-        central.serve, "127.0.0.1", 0, subprotocols=["ocpp1.6"], compression=None
+        central.serve,
+        "127.0.0.1",
+        0,
+        subprotocols=[Subprotocol("ocpp1.6")],
+        compression=None,
     ) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         central.url = f"ws://127.0.0.1:{port}/ocpp"

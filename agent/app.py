@@ -1,0 +1,611 @@
+"""The composition root: builds all parts, one TaskGroup, order of start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from agent.cloud.chargeye import ChargEye
+from agent.cloud.http import CloudHttp
+from agent.control import views
+from agent.control.depot import Circuit, Depot, Policy
+from agent.control.executor import COALESCE_S, Executor
+from agent.control.health import CloudHealth
+from agent.control.intake import Intake
+from agent.control.outbox import IDLE_S, Drainer
+from agent.control.planner import Planner, PollEvery
+from agent.control.recovery import recover
+from agent.domain.capability import StationTraits
+from agent.domain.errors import ConfigFault, StationFault, StoreFault
+from agent.domain.ids import SessionId, StationId
+from agent.domain.session import Session
+from agent.host import logs
+from agent.host.clock import RandomIds, SystemClock
+from agent.host.metrics import Sample, text_of
+from agent.host.systemd import Notifier
+from agent.ports import Clock
+from agent.settings import Settings, Station
+from agent.settings import load as load_settings
+from agent.stations.extractors import ExtractorRule
+from agent.stations.handshake import SALT_BYTES, Doors, StationAccess, hash_password
+from agent.stations.server import StationOptions, StationServer, StationView, tls_context
+from agent.stations.v16 import Options16
+from agent.stations.v16_setup import (
+    MEASURANDS_AC,
+    MEASURANDS_DC,
+    Wishes,
+    default_settings,
+)
+from agent.store.sqlite import SqliteStore
+from agent.web.api import Answer, Json, WebServer, make_app
+
+log = structlog.get_logger()
+
+TICK_S = 5.0
+"""Grace periods are looked at this often, seconds of the depot's clock."""
+TICK_FLOOR_S = 0.2
+STOP_WITHIN_S = 20.0
+"""systemd kills after 90 s; stations should hear a close before (H3)."""
+LAG_MAX_S = 1.0
+WRITER_MAX_S = 5.0
+PASS_MAX_S = 30.0
+"""What the watchdog wants: loop lag, writer's answer, executor's last pass (section 6)."""
+PRUNE_EVERY_S = 86400.0
+POWER_ACTIONS = frozenset({"SetChargingProfile", "ClearChargingProfile"})
+"""Calls that would break the power rules; only ``--force`` sends them."""
+SOCKET_PATH_MAX = 100
+"""The kernel takes 107 bytes."""
+
+
+class Daemon:
+    """The whole agent in one object; also the Source of the web pages."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        config_path: Path | None = None,
+        clock: Clock | None = None,
+        ids: RandomIds | None = None,
+        pace: float = 1.0,
+        notifier: Notifier | None = None,
+    ) -> None:
+        """Build everything. Raises StoreFault when the database cannot be used.
+
+        ``pace`` below 1 shortens the waits that are made for real firmware, for a
+        clock that runs faster than the network.
+        """
+        self.settings = settings
+        self._config_path = config_path
+        self.clock: Clock = clock or SystemClock()
+        self._ids = ids or RandomIds()
+        self._notifier = notifier or Notifier()
+        self._pace = pace
+        self.depot = Depot(policy=_policy(settings), traits=_traits(settings))
+        self.depot.circuits = _circuits(settings)
+        self.store = SqliteStore(settings.store.path)
+        rated_w = {name: int(item.rated_w) for name, item in self.depot.traits.items()}
+        if settings.ocpp.unknown_stations == "accept":
+            rated_w = _AnyStation(rated_w, int(settings.policy.unmatched_kw * 1000))
+        loaded = self.store.load(rated_w)
+        recover(self.depot, loaded)
+        self.intake = Intake(
+            self.depot,
+            self.store,
+            self.clock,
+            self._ids,
+            last_seq=loaded.last_seq,
+            last_transaction_id=loaded.last_transaction_id
+            or self._ids.first_transaction_id(),
+        )
+        self.server = StationServer(
+            doors=_doors(settings),
+            options=self._options,
+            sink=self.intake,
+            clock=self.clock,
+            view=StationView(self._known_connectors, self._open_outlets),
+            pace=pace,
+        )
+        self.executor = Executor(
+            self.depot, self.store, self.server, self.clock, min_pass_s=COALESCE_S
+        )
+        self.clouds: list[CloudHealth] = []
+        self.planner: Planner | None = None
+        self.drainer: Drainer | None = None
+        self._http: CloudHttp | None = None
+        if settings.chargeye is not None:
+            self._build_chargeye()
+        self.ocpp_port = 0
+        self.tls_port = 0
+        self.web_port = 0
+        self.socket_path = socket_path(settings)
+        self.is_ready = asyncio.Event()
+        self.stop_wanted = asyncio.Event()
+        self._lag_s = 0.0
+
+    def _build_chargeye(self) -> None:
+        section = self.settings.chargeye
+        assert section is not None  # noqa: S101 - the caller looked
+        health = CloudHealth("chargeye", self.clock)
+        self.clouds.append(health)
+        self._http = CloudHttp("chargeye", section.base_url)
+        fleet = ChargEye(
+            self._http,
+            section.refresh_token.get_secret_value(),
+            location_uid=self.settings.site.location_uid,
+            clock=self.clock,
+            paths=section.paths,
+        )
+        self.planner = Planner(
+            self.depot,
+            self.store,
+            fleet,
+            self.intake,
+            self.clock,
+            self._ids,
+            health,
+            PollEvery(
+                vehicles_s=section.vehicles_poll_s, schedules_s=section.schedules_poll_s
+            ),
+        )
+        self.drainer = Drainer(
+            "chargeye",
+            self.store,
+            fleet,
+            self.clock,
+            self._ids,
+            health,
+            texts=lambda: self.depot.schedule_texts,
+            idle_s=IDLE_S * max(self._pace, 0.1),
+        )
+
+    # --- life -------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until ``stop_wanted``; every essential task that fails ends the process."""
+        self.store.start()
+        webs = self._bind_web()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(self.executor.run(), name="executor"),
+                    tasks.create_task(self._tick(), name="tick"),
+                    tasks.create_task(self._watchdog(), name="watchdog"),
+                    tasks.create_task(self._prune(), name="prune"),
+                ]
+                if self.planner is not None and self.drainer is not None:
+                    running.append(tasks.create_task(self.planner.run(), name="planner"))
+                    running.append(tasks.create_task(self.drainer.run(), name="outbox"))
+                for web in webs:
+                    tasks.create_task(web.run(), name="web")
+                await self._listen()
+                log.info(
+                    "agent_ready",
+                    ocpp_port=self.ocpp_port,
+                    tls_port=self.tls_port or None,
+                    web_port=self.web_port,
+                )
+                self._notifier.ready(f"stations may connect on port {self.ocpp_port}")
+                self.is_ready.set()
+                await self.stop_wanted.wait()
+                await self._stop(running, webs)
+        finally:
+            await self._close()
+        log.info("agent_stopped")
+
+    async def _stop(self, running: list[asyncio.Task[None]], webs: list[WebServer]) -> None:
+        log.info("agent_stopping")
+        self._notifier.stopping()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await self.server.stop()
+        for task in running:
+            task.cancel()
+        for web in webs:
+            web.stop()
+
+    async def _close(self) -> None:
+        await self.store.stop()
+        if self._http is not None:
+            await self._http.close()
+        with suppress(OSError):
+            self.socket_path.unlink(missing_ok=True)
+
+    async def _listen(self) -> None:
+        ocpp = self.settings.ocpp
+        self.ocpp_port = await self.server.listen(ocpp.host, ocpp.port)
+        if ocpp.tls is not None:
+            context = tls_context(
+                ocpp.tls.certificate, ocpp.tls.private_key, ocpp.tls.client_ca or None
+            )
+            self.tls_port = await self.server.listen(ocpp.host, ocpp.tls.port, context)
+
+    def _bind_web(self) -> list[WebServer]:
+        web = self.settings.web
+        tcp = socket.create_server((web.host, web.port))
+        self.web_port = int(tcp.getsockname()[1])
+        self.socket_path.unlink(missing_ok=True)
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            local.bind(str(self.socket_path))
+        finally:
+            os.umask(mask)
+        return [
+            WebServer(make_app(self, commands=web.commands), tcp),
+            WebServer(make_app(self, commands=True), local),
+        ]
+
+    async def _tick(self) -> None:
+        while True:
+            await self.clock.sleep(TICK_S)
+            await asyncio.sleep(TICK_FLOOR_S)
+            try:
+                await self.intake.tick()
+            except StoreFault as fault:
+                log.error("record_not_stored", reason=str(fault))
+
+    async def _prune(self) -> None:
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            try:
+                await self.store.prune(self.clock.now())
+            except StoreFault as fault:
+                log.error("record_not_stored", reason=str(fault))
+
+    async def _watchdog(self) -> None:
+        loop = asyncio.get_running_loop()
+        every_s = min((self._notifier.watchdog_s or 30.0) / 3, 10.0)
+        while True:
+            before = loop.time()
+            await asyncio.sleep(every_s)
+            self._lag_s = loop.time() - before - every_s
+            hanging = await self.health()
+            if hanging:
+                log.error("watchdog_withheld", reason=", ".join(hanging))
+            else:
+                now = views.status(self.depot, self.clock.now(), self.clouds, "")
+                self._notifier.watchdog(
+                    f"{now['stations_connected']} stations, "
+                    f"{now['sessions_charging']} charging, {now['drawn_w']} W"
+                )
+
+    def reload(self) -> None:
+        """Read the configuration again and apply it whole, or leave the old one (HUP)."""
+        self._notifier.reloading()
+        try:
+            if self._config_path is None:
+                return
+            new = load_settings(self._config_path)
+            problem = _needs_restart(self.settings, new)
+            if problem is not None:
+                log.error("config_refused", reason=problem)
+                return
+        except ConfigFault as fault:
+            log.error("config_refused", reason=str(fault))
+            return
+        finally:
+            self._notifier.ready("running")
+        changed = _changed_keys(self.settings, new)
+        self.settings = new
+        self.depot.policy = _policy(new)
+        self.depot.traits = _traits(new)
+        self.depot.circuits = _circuits(new)
+        self.server.doors = _doors(new)
+        logs.set_up(level=new.log.level, style=new.log.format)
+        self.depot.changed.set()
+        log.info("config_reloaded", changed=changed)
+
+    # --- what stations' links ask -----------------------------------------------------
+
+    def _options(self, station_id: StationId) -> StationOptions:
+        ocpp = self.settings.ocpp
+        station = next(
+            (item for item in self.settings.stations if item.id == station_id), None
+        )
+        settings = default_settings(
+            meter_interval_s=ocpp.meter_interval_s, heartbeat_s=ocpp.heartbeat_s
+        )
+        quirks = frozenset(station.quirks if station is not None else ())
+        if station is not None:
+            settings |= station.settings
+        is_ac = station is not None and station.current == "ac"
+        return StationOptions(
+            v16=Options16(
+                heartbeat_s=ocpp.heartbeat_s,
+                bare_mac=ocpp.bare_mac_tags,
+                accepted_vendors=frozenset(ocpp.accepted_vendors),
+                extractors=tuple(
+                    ExtractorRule(
+                        vendor_id=rule.vendor_id,
+                        message_id=rule.message_id,
+                        field=rule.field,
+                        path=rule.path,
+                        pattern=rule.pattern,
+                    )
+                    for rule in ocpp.extractors
+                ),
+            ),
+            wishes=Wishes(
+                settings=settings,
+                measurands=MEASURANDS_AC if is_ac else MEASURANDS_DC,
+                reads_configuration="no-configuration" not in quirks,
+            ),
+            pings="no-ping" not in quirks,
+        )
+
+    def _known_connectors(self, station_id: StationId) -> list[int]:
+        evses = self.depot.state(station_id).evses.values()
+        return [item.evse_id for item in evses if item.status_at is not None]
+
+    def _open_outlets(self, station_id: StationId) -> list[int]:
+        sessions = self.depot.state(station_id).open_sessions()
+        return [item.evse_id for item in sessions if item.open_transaction is not None]
+
+    # --- Source of the web pages ------------------------------------------------------
+
+    def status(self) -> Json:
+        """The depot at a glance."""
+        name = self.settings.site.name
+        return views.status(self.depot, self.clock.now(), self.clouds, name)
+
+    def stations(self) -> list[Json]:
+        """All stations."""
+        return views.stations(self.depot, self.clock.now(), self.server.last_seen)
+
+    async def sessions(self, limit: int) -> list[Json]:
+        """Sessions, newest first; open ones as they are in memory."""
+        stored = await self.store.sessions(limit=limit)
+        return [views.session(self._newest(item.session_id, item)) for item in stored]
+
+    async def session(self, session_id: str) -> Json | None:
+        """One session."""
+        wanted = SessionId(session_id)
+        stored = await self.store.sessions(limit=1, session_id=wanted)
+        return views.session(self._newest(wanted, stored[0])) if stored else None
+
+    def _newest(self, session_id: SessionId, stored: Session) -> Session:
+        state = self.depot.states.get(stored.station_id)
+        return state.sessions.get(session_id, stored) if state is not None else stored
+
+    def vehicles(self) -> list[Json]:
+        """The registry."""
+        return views.vehicles(self.depot)
+
+    def plans(self) -> list[Json]:
+        """Schedules with plans."""
+        return views.plans(self.depot, self.clock.now())
+
+    async def outbox(self) -> list[Json]:
+        """Owed messages."""
+        names = [cloud.name for cloud in self.clouds]
+        return views.outbox(await self.store.outbox_rows(), names, self.clock.now())
+
+    async def candidates(self) -> list[Json]:
+        """Addresses for enrolment."""
+        return views.candidates(await self.store.candidates())
+
+    async def health(self) -> list[str]:
+        """What hangs."""
+        hanging: list[str] = []
+        if self._lag_s > LAG_MAX_S:
+            hanging.append(f"the event loop lags by {self._lag_s:.1f} s")
+        try:
+            async with asyncio.timeout(WRITER_MAX_S):
+                await self.store.ask(lambda db: db.execute("SELECT 1").fetchone())
+        except (TimeoutError, StoreFault):
+            hanging.append("the database writer does not answer")
+        last = self.executor.last_pass_at
+        if last is not None:
+            age_s = (self.clock.now() - last).total_seconds() * self._pace
+            if age_s > PASS_MAX_S:
+                hanging.append(f"the power loop has not run for {age_s:.0f} s")
+        return hanging
+
+    def missing(self) -> list[str]:
+        """What stations still have to wait for."""
+        return [] if self.is_ready.is_set() else ["the station port is not open yet"]
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        return text_of(self._samples)
+
+    def _samples(self) -> Iterator[Sample]:
+        now = self.clock.now()
+        state = views.status(self.depot, now, self.clouds, "")
+        for name, text in (
+            ("cap_w", "hard limit of the site, grid side, watts"),
+            ("drawn_grid_w", "measured power of all outlets, grid side, watts"),
+            ("stations_connected", "stations with a live link"),
+            ("sessions_open", "vehicles plugged in"),
+            ("sessions_charging", "transactions running"),
+            ("vehicles", "vehicles in the registry"),
+            ("plans", "schedules with a plan"),
+        ):
+            value = state[name]
+            if isinstance(value, (int, float)):
+                yield Sample(name=name, help=text, value=float(value))
+        for cloud in self.clouds:
+            label = (("cloud", cloud.name),)
+            reach = float(cloud.is_reachable)
+            yield Sample(
+                name="cloud_reachable", help="1 if it answers", value=reach, labels=label
+            )
+        for kind, count in self.intake.counts.items():
+            label = (("event", kind),)
+            yield Sample(
+                name="events",
+                help="facts taken in",
+                value=count,
+                labels=label,
+                is_counter=True,
+            )
+        for name, text, count in (
+            ("orders", "charging profiles sent", self.executor.orders),
+            ("commits", "transactions on disk", self.store.commits),
+            ("handshakes_refused", "connections refused", self.server.refused),
+            ("takeovers", "links replaced by newer ones", self.server.takeovers),
+        ):
+            yield Sample(name=name, help=text, value=count, is_counter=True)
+        for row in self.stations():
+            name = str(row["station_id"])
+            if StationId(name) in self.depot.traits:
+                label = (("station_id", name),)
+                up = float(bool(row["connected"]))
+                yield Sample(
+                    name="station_up", help="1 if connected", value=up, labels=label
+                )
+
+    async def call(
+        self, station_id: str, action: str, payload: Json, *, force: bool
+    ) -> Answer:
+        """Send an operator's call through the station's queue."""
+        if action in POWER_ACTIONS and not force:
+            error = f"{action} would break the power rules; --force sends it all the same"
+            return _error("Refused", error, 409)
+        try:
+            outcome = await self.server.call(StationId(station_id), action, payload)
+        except StationFault as fault:
+            return _error("FormationViolation", str(fault), 400)
+        if outcome.payload is not None:
+            return Answer(status=200, body={"result": outcome.payload})
+        if outcome.code == "Timeout":
+            return _error("Timeout", f"{station_id} did not answer in time", 504)
+        if outcome.code == "Offline":
+            return _error("Offline", outcome.description, 404)
+        return _error(outcome.code, outcome.description, 200)
+
+    async def backup(self, path: str) -> str | None:
+        """Write a copy of the database."""
+        try:
+            await self.store.backup(Path(path))
+        except StoreFault as fault:
+            return str(fault)
+        return None
+
+
+async def run_daemon(settings: Settings, config_path: Path) -> None:
+    """Run as a service: SIGTERM and SIGINT stop, SIGHUP reloads."""
+    daemon = Daemon(settings, config_path=config_path)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, daemon.stop_wanted.set)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload)
+    log.info("agent_started", site=settings.site.name, stations=len(settings.stations))
+    await daemon.run()
+
+
+def socket_path(settings: Settings) -> Path:
+    """The command line's socket, beside the database; shorter where that is too long."""
+    path = settings.store.path.with_suffix(".sock")
+    if len(str(path.absolute()).encode()) <= SOCKET_PATH_MAX:
+        return path.absolute()
+    mark = f"{hash(str(path.absolute())) & 0xFFFFFFFF:08x}"
+    return Path("/tmp") / f"depot-agent-{os.getuid()}-{mark}.sock"  # noqa: S108
+
+
+class _AnyStation(dict[StationId, int]):
+    """Ratings for commissioning: every stored station is loaded."""
+
+    def __init__(self, known: dict[StationId, int], guess_w: int) -> None:
+        super().__init__(known)
+        self._guess_w = guess_w
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __missing__(self, _: StationId) -> int:
+        return self._guess_w
+
+
+def _error(code: str, description: str, status: int) -> Answer:
+    error = {"code": code, "description": description, "details": {}}
+    return Answer(status=status, body={"error": error})
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        cap_w=settings.site.cap_kw * 1000,
+        efficiency=settings.site.efficiency,
+        unmatched_w=settings.policy.unmatched_kw * 1000,
+        unplanned_w=settings.policy.unplanned_kw * 1000,
+        after_plan=settings.policy.after_plan,
+        plan_max_age=timedelta(seconds=settings.policy.plan_max_age_s),
+        location_uid=settings.site.location_uid,
+    )
+
+
+def _traits(settings: Settings) -> dict[StationId, StationTraits]:
+    """Stations as configured; defaults that together pass the cap are lowered."""
+    wanted_kw = sum(item.fallback_kw * item.outlets for item in settings.stations)
+    room_kw = settings.site.cap_kw * settings.site.efficiency
+    share = min(room_kw / wanted_kw, 1.0) if wanted_kw > 0 else 1.0
+    return {StationId(item.id): _trait(item, share) for item in settings.stations}
+
+
+def _trait(item: Station, share: float) -> StationTraits:
+    return StationTraits(
+        rated_w=item.max_kw * 1000,
+        fallback_w=min(item.fallback_kw * share, item.max_kw) * 1000,
+        is_dc=item.current == "dc",
+        phases=item.phases,
+        outlets=item.outlets,
+        quirks=frozenset(item.quirks),
+    )
+
+
+def _circuits(settings: Settings) -> tuple[Circuit, ...]:
+    return tuple(
+        Circuit(
+            name=item.id,
+            cap_w=item.cap_kw * 1000,
+            stations=frozenset(StationId(name) for name in item.stations),
+        )
+        for item in settings.circuits
+    )
+
+
+def _doors(settings: Settings) -> Doors:
+    access: dict[StationId, StationAccess] = {}
+    for item in settings.stations:
+        password = item.password.get_secret_value()
+        hashed = item.password_hash
+        if password:
+            hashed = hash_password(password, secrets.token_bytes(SALT_BYTES))
+        access[StationId(item.id)] = StationAccess(
+            station_id=StationId(item.id),
+            security_profile=item.security_profile,
+            password_hash=hashed,
+            aliases=item.aliases,
+        )
+    return Doors(
+        stations=access, accepts_unknown=settings.ocpp.unknown_stations == "accept"
+    )
+
+
+def _needs_restart(old: Settings, new: Settings) -> str | None:
+    for name in ("store", "web", "chargeye", "smartcar"):
+        if getattr(old, name) != getattr(new, name):
+            return f"[{name}] changed: restart the service to apply it"
+    if (old.ocpp.host, old.ocpp.port, old.ocpp.tls) != (
+        new.ocpp.host,
+        new.ocpp.port,
+        new.ocpp.tls,
+    ):
+        return "[ocpp] host, port or tls changed: restart the service to apply it"
+    return None
+
+
+def _changed_keys(old: Settings, new: Settings) -> list[str]:
+    return [
+        name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)
+    ]

@@ -1,0 +1,332 @@
+"""ChargEye's JSON -> domain values: lenient in form, strict in range.
+
+Letter case and nesting are copied from chargeye.md sections 1 and 3 to 6. A row that
+cannot be read is named and left out; a plan that fails its checks is refused whole.
+Epoch milliseconds exist in this module and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from agent.domain.identity import Vehicle, normalise_mac
+from agent.domain.ids import MacAddress, ScheduleId, VehicleId
+from agent.domain.plan import SEGMENTS_MAX, Plan, Schedule, Segment
+from agent.ports import RegistryRead, SchedulesRead
+
+ROWS_MAX = 20_000
+"""Vehicles or schedules read from one answer."""
+MS_MIN = 1e11
+"""A plan time below is not in milliseconds: the plan is not understood (3.2)."""
+KW_MAX = 4000.0
+TEXT_MAX = 200
+SOC_FULL = 100.0
+
+
+class PlanRefusedError(ValueError):
+    """A plan that must not be executed, with the reason."""
+
+
+def read_vehicles(body: Any) -> RegistryRead:
+    """Read ``GET /vehicles``: wrapped twice, ``v2icp`` beside the vehicle (1.1)."""
+    rows = body.get("vehicles") if isinstance(body, dict) else None
+    if not isinstance(rows, list):
+        raise ValueError("the list `vehicles` is missing")  # noqa: TRY004 - peer data
+    vehicles: list[tuple[Vehicle, str]] = []
+    problems: list[str] = []
+    for row in rows[:ROWS_MAX]:
+        inner = row.get("vehicle") if isinstance(row, dict) else None
+        plain = inner if isinstance(inner, dict) else row
+        if not isinstance(plain, dict) or not _text(plain.get("id")):
+            problems.append("a vehicle without an id was left out")
+            continue
+        outer = row.get("v2icp") if isinstance(row.get("v2icp"), dict) else None
+        vehicle, oddities = read_vehicle(plain, outer)
+        problems.extend(oddities)
+        vehicles.append((vehicle, orjson.dumps(row).decode()))
+    return RegistryRead(vehicles=vehicles, problems=problems)
+
+
+def read_vehicle(
+    row: dict[str, Any], v2icp: dict[str, Any] | None
+) -> tuple[Vehicle, list[str]]:
+    """Read one bare vehicle; oddities are named, the rest is kept."""
+    vehicle_id = _text(row.get("id"))
+    problems: list[str] = []
+    macs: set[MacAddress] = set()
+    ports = row.get("chargingPorts")
+    for port in ports if isinstance(ports, list) else []:
+        if not isinstance(port, dict) or port.get("inactive") is True:
+            continue
+        mac = _mac(port.get("macAddress"), vehicle_id, problems)
+        if mac is not None:
+            macs.add(mac)
+    said = v2icp or row.get("v2icp")
+    vin = _text(row.get("vin")) or _text(
+        said.get("vin") if isinstance(said, dict) else None
+    )
+    capacity_kwh = _number(row.get("fullChargeEnergykWh"), 1, 5000)
+    return (
+        Vehicle(
+            vehicle_id=VehicleId(vehicle_id),
+            name=_text(row.get("name")),
+            macs=frozenset(macs),
+            fallback_mac=_mac(row.get("evMacAddress"), vehicle_id, problems),
+            vin=vin or None,
+            locations=_locations(row.get("locationUid")),
+            capacity_wh=None if capacity_kwh is None else round(capacity_kwh * 1000),
+            max_w=_watts(row.get("maxChargePowerkW")),
+            min_w=_watts(row.get("minChargePowerkW")),
+            min_preconditioning_w=_watts(row.get("minPreconditioningPowerkW")),
+            can_pause=row.get("supportsPauseResume") is True,
+            follows_schedule=row.get("enableChargeScheduling") is not False,
+            model=_text(row.get("evModel")),
+            plate=_text(row.get("licensePlate")),
+        ),
+        problems,
+    )
+
+
+def read_schedules(rows: Any, location_uid: str) -> SchedulesRead:
+    """Read dated schedules; those of other locations and recurring ones are left out."""
+    if not isinstance(rows, list):
+        raise ValueError("the list `schedules` is missing")  # noqa: TRY004 - peer data
+    schedules: list[tuple[Schedule, str]] = []
+    refused: list[tuple[ScheduleId, str]] = []
+    problems: list[str] = []
+    for row in rows[:ROWS_MAX]:
+        if not isinstance(row, dict) or row.get("recurrenceRule"):
+            continue
+        place = _text(row.get("locationUid"))
+        if place and location_uid and place != location_uid:
+            continue
+        try:
+            schedule, reason = read_schedule(row)
+        except ValueError as error:
+            problems.append(f"schedule {_text(row.get('id')) or '(no id)'}: {error}")
+            continue
+        schedules.append((schedule, orjson.dumps(row).decode()))
+        if reason is not None:
+            refused.append((schedule.schedule_id, reason))
+    return SchedulesRead(schedules=schedules, refused=refused, problems=problems)
+
+
+def read_schedule(row: dict[str, Any]) -> tuple[Schedule, str | None]:
+    """Read one schedule, and why its plan must be refused, if it must.
+
+    Raises ValueError when the slot itself cannot be used.
+    """
+    schedule_id, vehicle_id = _text(row.get("id")), _text(row.get("evId"))
+    if not schedule_id or not vehicle_id:
+        raise ValueError("id or evId is missing")
+    arrives_at = _iso(row.get("plannedArrivalTime"))
+    departs_at = _iso(row.get("plannedDepartureTime"))
+    if arrives_at is None or departs_at is None or departs_at <= arrives_at:
+        raise ValueError("plannedArrivalTime and plannedDepartureTime are not a slot")
+    plan: Plan | None = None
+    reason: str | None = None
+    try:
+        plan = _plan(row.get("plan"), row.get("planMeta"))
+    except PlanRefusedError as error:
+        reason = str(error)
+    schedule = Schedule(
+        schedule_id=ScheduleId(schedule_id),
+        vehicle_id=VehicleId(vehicle_id),
+        location_uid=_text(row.get("locationUid")),
+        arrives_at=arrives_at,
+        departs_at=departs_at,
+        start_soc_percent=_number(row.get("startSoC"), 0, SOC_FULL),
+        target_soc_percent=_number(row.get("targetSoC"), 0, SOC_FULL),
+        plan=plan,
+    )
+    return _marked(schedule, reason, row), reason
+
+
+def _marked(schedule: Schedule, reason: str | None, row: dict[str, Any]) -> Schedule:
+    """Give a schedule the mark of its content: a plan that only aged is the same plan."""
+    plan = schedule.plan
+    content: object = (
+        repr(row.get("plan"))
+        if plan is None
+        else [_joined(plan.segments), plan.can_pause, plan.max_w, plan.min_w]
+    )
+    parts = [
+        schedule.arrives_at.isoformat(),
+        schedule.departs_at.isoformat(),
+        schedule.start_soc_percent,
+        schedule.target_soc_percent,
+        str(plan.planned_at) if plan is not None else "",
+        repr(content),
+        reason,
+    ]
+    mark = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:16]
+    return Schedule(
+        **{name: getattr(schedule, name) for name in schedule.__dataclass_fields__}
+        | {"fingerprint": mark}
+    )
+
+
+def _joined(segments: Sequence[Segment]) -> list[tuple[float, float, bool, bool]]:
+    """Segments with equal neighbours joined, and only where they end.
+
+    ChargEye cuts the running segment at its own "now": that is no news.
+    """
+    joined: list[tuple[float, float, bool, bool]] = []
+    for item in segments:
+        end = (item.ends_at.timestamp(), item.power_w, item.paused, item.unlimited)
+        if joined and joined[-1][1:] == end[1:]:
+            joined[-1] = end
+        else:
+            joined.append(end)
+    return joined
+
+
+def _plan(plan: Any, meta: Any) -> Plan | None:
+    if not isinstance(plan, dict):
+        return None
+    if not isinstance(plan.get("segments"), list):
+        if plan.get("segments") is None:
+            return None
+        raise PlanRefusedError("`segments` is not a list")
+    coming = _segments(plan["segments"], "segments")
+    past = plan.get("pastSegments")
+    older = _segments(past, "pastSegments") if isinstance(past, list) else []
+    settings = _inner(plan, "schedule", "settings")
+    vehicle = _inner(plan, "schedule", "ev")
+    planned = meta.get("timestamp") if isinstance(meta, dict) else None
+    supports = vehicle.get("supportsPausing")
+    return Plan(
+        segments=(*_before(older, coming), *coming),
+        planned_at=_iso(planned),
+        can_pause=supports if isinstance(supports, bool) else None,
+        max_w=_lower(
+            _watts(settings.get("evMaxPowerkW")), _watts(vehicle.get("maxPowerkW"))
+        ),
+        min_w=_watts(settings.get("evMinPowerkW")),
+    )
+
+
+def _segments(rows: list[Any], name: str) -> list[Segment]:
+    if len(rows) > SEGMENTS_MAX:
+        raise PlanRefusedError(f"{name} has {len(rows)} entries, more than {SEGMENTS_MAX}")
+    found = [_segment(row, f"{name}[{index}]") for index, row in enumerate(rows)]
+    return sorted(found, key=lambda item: item.starts_at)
+
+
+def _segment(row: Any, where: str) -> Segment:
+    if not isinstance(row, dict):
+        raise PlanRefusedError(f"{where} is not an object")
+    starts_at = _epoch_ms(row.get("from"), f"{where}.from")
+    ends_at = _epoch_ms(row.get("to"), f"{where}.to")
+    paused, unlimited = row.get("paused") is True, row.get("powerUnlimited") is True
+    power = row.get("powerkW")
+    if power is None and (paused or unlimited):
+        power = 0
+    kilowatts = _finite(power)
+    if kilowatts is None or not 0 <= kilowatts <= KW_MAX:
+        raise PlanRefusedError(
+            f"{where}.powerkW is {str(power)[:20]}, not 0 to {KW_MAX:.0f}"
+        )
+    for name in ("startSoc", "endSoc"):
+        soc = _finite(row.get(name))
+        if soc is not None and not 0 <= soc <= SOC_FULL + 0.5:
+            raise PlanRefusedError(f"{where}.{name} is {soc}, which is no percentage")
+    return Segment(
+        starts_at=starts_at,
+        ends_at=ends_at,
+        power_w=round(kilowatts * 1000, 3),
+        paused=paused,
+        unlimited=unlimited,
+    )
+
+
+def _before(older: list[Segment], coming: list[Segment]) -> list[Segment]:
+    """The part of ``pastSegments`` that lies before ``segments``."""
+    if not coming:
+        return older
+    begin = coming[0].starts_at
+    return [
+        Segment(
+            starts_at=item.starts_at,
+            ends_at=min(item.ends_at, begin),
+            power_w=item.power_w,
+            paused=item.paused,
+            unlimited=item.unlimited,
+        )
+        for item in older
+        if item.starts_at < begin
+    ]
+
+
+def _epoch_ms(value: Any, where: str) -> datetime:
+    number = _finite(value)
+    if number is None or not MS_MIN <= number <= 1e14:  # noqa: PLR2004 - the year 5138
+        raise PlanRefusedError(f"{where} is {str(value)[:24]}, not epoch milliseconds")
+    return datetime.fromtimestamp(number / 1000, UTC)
+
+
+def _inner(plan: dict[str, Any], *names: str) -> dict[str, Any]:
+    found: Any = plan
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _locations(value: Any) -> frozenset[str]:
+    if isinstance(value, str):
+        return frozenset({value})
+    if isinstance(value, list):
+        return frozenset(item for item in value if isinstance(item, str))
+    return frozenset()
+
+
+def _mac(value: Any, vehicle_id: str, problems: list[str]) -> MacAddress | None:
+    if not isinstance(value, str) or not value.strip():
+        return None
+    found = normalise_mac(value)
+    if found is None and value.upper().endswith("0000"):
+        found = normalise_mac(value[:-4].rstrip(":-"))
+    if found is None:
+        problems.append(f"vehicle {vehicle_id}: {value[:40]!r} is no usable MAC address")
+    return found
+
+
+def _iso(value: Any) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _number(value: Any, low: float, high: float) -> float | None:
+    found = _finite(value)
+    return found if found is not None and low <= found <= high else None
+
+
+def _watts(value: Any) -> int | None:
+    found = _number(value, 0, KW_MAX)
+    return None if found is None else round(found * 1000)
+
+
+def _lower(one: int | None, other: int | None) -> int | None:
+    known = [item for item in (one, other) if item]
+    return min(known, default=None)
+
+
+def _text(value: Any) -> str:
+    return value.strip()[:TEXT_MAX] if isinstance(value, str) else ""

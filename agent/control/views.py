@@ -1,0 +1,324 @@
+"""What people and scripts see: plain JSON values (contract section 4)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from agent.control.depot import Depot
+from agent.control.health import CloudHealth
+from agent.domain.curve import EVER_S, value_at
+from agent.domain.identity import MatchOutcome
+from agent.domain.ids import EvseId, StationId, TransactionId
+from agent.domain.plan import Schedule
+from agent.domain.session import Session, SessionPhase
+from agent.ports import Candidate, OutboxRow
+
+Json = dict[str, object]
+LastSeen = Callable[[StationId], datetime | None]
+
+MEASURED_SHOWN_S = 900.0
+"""Measured power is shown as power now while it is younger than this."""
+
+
+def iso(at: datetime | None) -> str | None:
+    """ISO 8601 UTC with ``Z``."""
+    if at is None:
+        return None
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def stations(depot: Depot, now: datetime, last_seen: LastSeen) -> list[Json]:
+    """All stations, configured or seen, with their outlets."""
+    names = sorted({**depot.traits, **depot.states})
+    return [_station(depot, station_id, now, last_seen) for station_id in names]
+
+
+def _station(
+    depot: Depot, station_id: StationId, now: datetime, last_seen: LastSeen
+) -> Json:
+    state = depot.state(station_id)
+    return {
+        "station_id": station_id,
+        "connected": state.is_connected,
+        "ocpp_version": state.ocpp_version.removeprefix("ocpp") or None,
+        "vendor": state.vendor or None,
+        "model": state.model or None,
+        "firmware": state.firmware or None,
+        "serial": state.serial or None,
+        "status": state.station_status,
+        "last_seen": iso(last_seen(station_id)),
+        "max_w": depot.traits_of(station_id).rated_w,
+        "default_w": depot.power_of((station_id, EvseId(0))).default_w,
+        "evses": [
+            _evse(depot, station_id, evse, now) for evse in depot.outlets(station_id)
+        ],
+    }
+
+
+def _evse(depot: Depot, station_id: StationId, evse_id: EvseId, now: datetime) -> Json:
+    state = depot.state(station_id)
+    evse = state.evses.get(evse_id)
+    session = state.session_at(evse_id)
+    running = session.open_transaction if session is not None else None
+    power = depot.power_of((station_id, evse_id))
+    view = depot.views.get((station_id, evse_id))
+    at_s = now.timestamp()
+    newest = power.doubtful or power.confirmed
+    is_live = running is not None
+
+    def is_own(sent_for: TransactionId | None) -> bool:
+        return running is not None and sent_for == running.transaction_id
+
+    confirmed = power.confirmed if power.confirmed is not None else None
+    return {
+        "evse_id": evse_id,
+        "connector_id": evse.connector_id if evse is not None else evse_id,
+        "status": evse.status if evse is not None else "Unknown",
+        "error": evse.error if evse is not None else "",
+        "session_id": session.session_id if session is not None else None,
+        "vehicle_id": session.vehicle_id if session is not None else None,
+        "power_w": measured_w(session, now),
+        "limit_w": {
+            "planned": view.planned_w if view is not None and is_live else None,
+            "allocated": view.allocated_w if view is not None and is_live else None,
+            "sent": value_at(newest.allows, at_s)
+            if newest is not None and is_own(newest.transaction_id)
+            else None,
+            "confirmed": value_at(confirmed.allows, at_s)
+            if confirmed is not None and is_own(confirmed.transaction_id)
+            else None,
+            "verified": power.verified if is_live else None,
+        },
+        "source": view.source if view is not None and is_live else None,
+        "order": power.order,
+        "order_detail": power.detail,
+    }
+
+
+def measured_w(session: Session | None, now: datetime) -> float | None:
+    """Power at the outlet now: 0 without a transaction, None when not known."""
+    if session is None or session.open_transaction is None:
+        return 0.0
+    at = session.meter.power_at
+    if at is None or (now - at).total_seconds() > MEASURED_SHOWN_S:
+        return None
+    return round(session.meter.power_w or 0.0, 1)
+
+
+def session(item: Session) -> Json:
+    """One session."""
+    meter = item.meter
+    is_over = item.phase is SessionPhase.ENDED
+    return {
+        "session_id": item.session_id,
+        "station_id": item.station_id,
+        "evse_id": item.evse_id,
+        "connector_id": item.connector_id,
+        "ocpp_version": item.ocpp_version.removeprefix("ocpp"),
+        "vehicle_id": item.vehicle_id,
+        "mac": item.mac,
+        "id_token": item.id_token or None,
+        "vin": item.vin,
+        "match": item.match,
+        "match_evidence": [
+            {
+                "kind": hint.kind,
+                "value": hint.value,
+                "raw": hint.raw,
+                "source": hint.source,
+                "at": iso(hint.at),
+            }
+            for hint in item.evidence
+        ],
+        "match_reason": item.match_reason,
+        "schedule_id": item.schedule_id,
+        "transaction_ids": [
+            _transaction_id(part.transaction_id, item.ocpp_version)
+            for part in item.transactions
+        ],
+        "state": item.phase,
+        "plugged_at": iso(item.plugged_at),
+        "started_at": iso(item.started_at),
+        "ended_at": iso(item.ended_at),
+        "energy_wh": round(meter.energy_wh, 1),
+        "power_w": None if is_over else meter.power_w,
+        "soc_start": meter.soc_first,
+        "soc_now": meter.soc_percent,
+        "soc_end": meter.soc_percent if is_over else None,
+        "soc_source": "station" if meter.soc_percent is not None else None,
+        "stop_reason": item.stop_reason or None,
+        "anomalies": list(item.anomalies),
+    }
+
+
+def _transaction_id(transaction_id: TransactionId, version: str) -> int | str:
+    """1.6 ids are numbers on the wire, 2.x ids are text."""
+    if version == "ocpp1.6" and transaction_id.isdigit():
+        return int(transaction_id)
+    return transaction_id
+
+
+def vehicles(depot: Depot) -> list[Json]:
+    """The registry, with where each vehicle is plugged in."""
+    held = {
+        item.vehicle_id: item
+        for item in depot.open_sessions()
+        if item.vehicle_id is not None and item.match is MatchOutcome.UNIQUE
+    }
+    found: list[Json] = []
+    for vehicle in sorted(depot.registry.values(), key=lambda row: row.vehicle_id):
+        here = held.get(vehicle.vehicle_id)
+        found.append(
+            {
+                "vehicle_id": vehicle.vehicle_id,
+                "name": vehicle.name or None,
+                "plate": vehicle.plate or None,
+                "model": vehicle.model or None,
+                "macs": sorted(vehicle.macs)
+                or ([vehicle.fallback_mac] if vehicle.fallback_mac else []),
+                "vin": vehicle.vin,
+                "capacity_wh": vehicle.capacity_wh,
+                "max_w": vehicle.max_w,
+                "min_w": vehicle.min_w,
+                "can_pause": vehicle.can_pause,
+                "follows_schedule": vehicle.follows_schedule,
+                "session_id": here.session_id if here is not None else None,
+                "station_id": here.station_id if here is not None else None,
+                "soc_now": here.meter.soc_percent if here is not None else None,
+            }
+        )
+    return found
+
+
+def plans(depot: Depot, now: datetime) -> list[Json]:
+    """All schedules with their plans, next departure first."""
+    rows = sorted(depot.schedules.values(), key=lambda row: row.departs_at)
+    return [_plan(depot, row, now) for row in rows]
+
+
+def _plan(depot: Depot, row: Schedule, now: datetime) -> Json:
+    holder = next(
+        (item for item in depot.open_sessions() if item.schedule_id == row.schedule_id),
+        None,
+    )
+    segments = row.plan.segments if row.plan is not None else ()
+    return {
+        "schedule_id": row.schedule_id,
+        "vehicle_id": row.vehicle_id,
+        "arrives_at": iso(row.arrives_at),
+        "departs_at": iso(row.departs_at),
+        "start_soc": row.start_soc_percent,
+        "target_soc": row.target_soc_percent,
+        "planned_at": iso(row.plan.planned_at) if row.plan is not None else None,
+        "running": row.arrives_at <= now < row.departs_at,
+        "session_id": holder.session_id if holder is not None else None,
+        "segments": [
+            {
+                "from": iso(item.starts_at),
+                "to": iso(item.ends_at),
+                "power_w": item.power_w,
+                "paused": item.paused,
+                "unlimited": item.unlimited,
+            }
+            for item in segments
+        ],
+    }
+
+
+def outbox(
+    rows: Sequence[OutboxRow], destinations: Sequence[str], now: datetime
+) -> list[Json]:
+    """Owed and dead messages per destination."""
+    by_name: dict[str, list[OutboxRow]] = defaultdict(list)
+    for row in rows:
+        by_name[row.destination].append(row)
+    found: list[Json] = []
+    for name in sorted({*destinations, *by_name}):
+        owed = [row for row in by_name[name] if not row.is_dead]
+        dead = [row for row in by_name[name] if row.is_dead]
+        oldest = min((row.created_at for row in owed), default=None)
+        found.append(
+            {
+                "destination": name,
+                "pending": len(owed),
+                "oldest_age_s": round((now - oldest).total_seconds())
+                if oldest is not None
+                else 0,
+                "dead": len(dead),
+                "last_error": next(
+                    (row.error for row in reversed(owed) if row.error), None
+                ),
+                "dead_letters": [
+                    {"key": row.key, "session_id": row.session_id, "error": row.error}
+                    for row in dead[:50]
+                ],
+            }
+        )
+    return found
+
+
+def candidates(rows: Sequence[Candidate]) -> list[Json]:
+    """Addresses that no vehicle has, for enrolment."""
+    return [
+        {
+            "mac": row.mac,
+            "station_id": row.station_id,
+            "first_at": iso(row.first_at),
+            "last_at": iso(row.last_at),
+            "sessions": row.sessions,
+        }
+        for row in rows
+    ]
+
+
+def status(depot: Depot, now: datetime, clouds: Sequence[CloudHealth], name: str) -> Json:
+    """The depot at a glance."""
+    opened = depot.open_sessions()
+    drawn_w = sum(measured_w(item, now) or 0.0 for item in opened)
+    grid_w = sum(
+        (measured_w(item, now) or 0.0) * depot.grid_factor(item.station_id)
+        for item in opened
+    )
+    return {
+        "site": name,
+        "time": iso(now),
+        "cap_w": depot.policy.cap_w,
+        "drawn_w": round(drawn_w),
+        "drawn_grid_w": round(grid_w),
+        "stations": len({**depot.traits, **depot.states}),
+        "stations_connected": sum(item.is_connected for item in depot.states.values()),
+        "sessions_open": len(opened),
+        "sessions_charging": sum(item.open_transaction is not None for item in opened),
+        "vehicles": len(depot.registry),
+        "plans": sum(item.plan is not None for item in depot.schedules.values()),
+        "not_following": sorted(
+            f"{outlet[0]}/{outlet[1]}"
+            for outlet, power in depot.power.items()
+            if power.verified is False
+        ),
+        "registry_at": iso(depot.registry_at),
+        "plans_at": iso(depot.schedules_at),
+        "clouds": [
+            {
+                "cloud": item.name,
+                "reachable": item.is_reachable,
+                "since": iso(item.since),
+                "error": item.last_error or None,
+            }
+            for item in clouds
+        ],
+    }
+
+
+def curve_points(depot: Depot, station_id: StationId, evse_id: EvseId) -> list[Json]:
+    """The wanted curve of an outlet, for a drawing."""
+    view = depot.views.get((station_id, evse_id))
+    if view is None or view.wants is None:
+        return []
+    return [
+        {"at": iso(datetime.fromtimestamp(at_s, UTC)), "limit_w": limit_w}
+        for at_s, limit_w in view.wants
+        if 0 < at_s < EVER_S
+    ]

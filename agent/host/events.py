@@ -1,0 +1,194 @@
+"""The list of log events: name -> level, meaning, and what a technician should do.
+
+The README's table is generated from here, and a test holds that every event that the
+code logs is in the list. Names are past-tense phrases (contract section 5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """One event of the log."""
+
+    level: str
+    meaning: str
+    to_do: str = "nothing"
+
+
+EVENTS: dict[str, LogEvent] = {
+    # stations
+    "station_connected": LogEvent("info", "a station's connection was accepted"),
+    "station_disconnected": LogEvent(
+        "info",
+        "a station's connection ended; its share of the cap stays reserved",
+        "if it does not return within minutes, check its network and power",
+    ),
+    "station_refused": LogEvent(
+        "warning",
+        "a connection was refused; `status` is 404 unknown id, 401 wrong "
+        "password, 403 needs TLS, 409 id in use, 101 no common OCPP version",
+        "compare id, password and OCPP version at the station with [[stations]]",
+    ),
+    "station_reconnected": LogEvent("info", "it came back without a boot, as stations do"),
+    "station_configured": LogEvent(
+        "info", "its settings were read and differences written"
+    ),
+    "station_notified": LogEvent(
+        "info", "diagnostics, firmware or log status of a station"
+    ),
+    "link_replaced": LogEvent(
+        "info",
+        "a newer connection of the same station replaced an older one",
+        "if it repeats, look for two stations with one id or a bad network",
+    ),
+    "link_closed_by_agent": LogEvent(
+        "warning",
+        "a dead or deaf connection was closed",
+        "check the station's network",
+    ),
+    "link_failed": LogEvent(
+        "error",
+        "a bug ended one link; the station will connect again",
+        "report it with the traceback",
+    ),
+    "frame_refused": LogEvent("warning", "a frame was not valid OCPP-J; the link lives"),
+    "schema_breached": LogEvent(
+        "warning",
+        "a message breaks its schema; what could be read was used",
+        "tell the station's maker",
+    ),
+    "action_unknown": LogEvent("info", "a station sent an action that no one answers"),
+    "answer_unmatched": LogEvent("info", "an answer came that nobody asked for"),
+    "answer_late": LogEvent("info", "an answer came after the call was given up"),
+    "call_timed_out": LogEvent("warning", "a station did not answer a call in time"),
+    "anomaly_recorded": LogEvent("info", "something odd in a message was kept on record"),
+    "setting_refused": LogEvent("info", "a station refused a setting; it works without"),
+    "reboot_required": LogEvent(
+        "info",
+        "a setting takes effect after a reboot of the station",
+        "reboot it when no vehicle charges",
+    ),
+    "data_transfer_received": LogEvent(
+        "info",
+        "a vendor message arrived",
+        "if it carries the MAC, add a [[ocpp.extractors]] rule",
+    ),
+    "security_event_reported": LogEvent(
+        "warning",
+        "a station reported a security event",
+        "look at `kind`",
+    ),
+    "certificate_request_refused": LogEvent(
+        "warning",
+        "a station asked for a certificate; there is no signer",
+    ),
+    # vehicles and sessions
+    "vehicle_plugged": LogEvent("info", "a cable was plugged in; a session opened"),
+    "vehicle_matched": LogEvent("info", "the vehicle was recognised"),
+    "vehicle_unmatched": LogEvent(
+        "info",
+        "no vehicle of the registry fits; it charges by policy.unmatched_kw",
+        "if it is one of yours, enrol `mac` in ChargEye",
+    ),
+    "vehicle_ambiguous": LogEvent(
+        "warning",
+        "the evidence names more than one vehicle, or one that is plugged "
+        "elsewhere; no plan is applied",
+        "correct the registry",
+    ),
+    "session_started": LogEvent("info", "the first transaction of a session began"),
+    "transaction_started": LogEvent("info", "another transaction in the same session"),
+    "transaction_ended": LogEvent("info", "a transaction ended; the cable may still be in"),
+    "transaction_superseded": LogEvent(
+        "warning",
+        "a new start arrived while one was open; its stop was lost",
+    ),
+    "transaction_orphaned": LogEvent(
+        "warning",
+        "a stop for a transaction that the agent does not know was filed",
+    ),
+    "session_ended": LogEvent("info", "the vehicle was unplugged; totals are final"),
+    # plans and power
+    "registry_received": LogEvent("info", "the vehicle list changed"),
+    "registry_row_odd": LogEvent(
+        "warning", "a vehicle could not be read whole", "correct it"
+    ),
+    "schedule_received": LogEvent("info", "a slot without a plan changed"),
+    "schedule_row_odd": LogEvent("warning", "a schedule could not be read", "correct it"),
+    "plan_received": LogEvent("info", "a new or changed plan will be executed"),
+    "plan_refused": LogEvent(
+        "warning",
+        "a plan failed its checks and was refused whole",
+        "look at `reason`; the last good plan goes on",
+    ),
+    "limit_sent": LogEvent("info", "a charging profile left for a station"),
+    "limit_confirmed": LogEvent("info", "the station accepted it"),
+    "limit_refused": LogEvent(
+        "warning",
+        "the station refused or did not answer; the old limit counts",
+        "see `reason`; it is tried again",
+    ),
+    "limit_not_followed": LogEvent(
+        "warning",
+        "an outlet draws more than its limit allows; it is budgeted at what it draws",
+        "check for a vendor load management that outranks OCPP",
+    ),
+    "limit_followed_again": LogEvent("info", "an outlet follows its limit again"),
+    "default_confirmed": LogEvent("info", "the safe default profile sits on the station"),
+    "default_refused": LogEvent(
+        "warning",
+        "the station refused the safe default",
+        "set its own offline limit by the maker's means",
+    ),
+    "cap_at_risk": LogEvent(
+        "warning",
+        "what outlets could draw together passes a cap until lower limits are confirmed",
+        "if it stays, look for limit_refused and limit_not_followed",
+    ),
+    # clouds
+    "cloud_unreachable": LogEvent(
+        "warning",
+        "a cloud does not answer; plans go on, facts wait in the outbox",
+        "check the gateway's internet and the token",
+    ),
+    "cloud_recovered": LogEvent("info", "it answers again"),
+    "report_delivered": LogEvent("info", "a cloud took what was owed"),
+    "outbox_dead_letter": LogEvent(
+        "error",
+        "a cloud refused a report for good",
+        "look at `depot-agent outbox`",
+    ),
+    # the agent itself
+    "agent_started": LogEvent("info", "the daemon runs"),
+    "agent_ready": LogEvent("info", "stations may connect"),
+    "agent_stopping": LogEvent("info", "the daemon was asked to stop"),
+    "agent_stopped": LogEvent("info", "all is on disk"),
+    "agent_failed": LogEvent("error", "an essential task failed; systemd starts again"),
+    "state_recovered": LogEvent("info", "what survived the restart was loaded"),
+    "record_not_stored": LogEvent(
+        "error",
+        "the disk did not take a record; the station was not answered",
+        "free space, check the disk",
+    ),
+    "config_reloaded": LogEvent("info", "changed settings are in force"),
+    "config_refused": LogEvent(
+        "error",
+        "the configuration is wrong; the old one stays",
+        "see `reason`",
+    ),
+    "watchdog_withheld": LogEvent(
+        "error",
+        "something hangs: systemd will restart the daemon",
+    ),
+}
+
+
+def markdown() -> str:
+    """The table of the README."""
+    lines = ["| event | level | meaning | what to do |", "| --- | --- | --- | --- |"]
+    for name, item in sorted(EVENTS.items()):
+        lines.append(f"| `{name}` | {item.level} | {item.meaning} | {item.to_do} |")
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""structlog as one JSON object a line: peer text cleaned, secrets out, storms damped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import orjson
+import structlog
+
+TEXT_MAX = 300
+"""Longest text of a field; peer text is cut shorter where it is read."""
+STORM_S = 60.0
+STORM_FREE = 20
+"""Lines of one event and station a minute; the rest is counted (faults.md L3)."""
+DAMPED = frozenset(
+    {
+        "frame_refused", "station_refused", "answer_unmatched", "anomaly_recorded",
+        "action_unknown", "data_transfer_received", "record_not_stored",
+        "call_timed_out", "link_replaced", "security_event_reported", "station_notified",
+    }
+)  # fmt: skip
+"""Events that a peer can cause at will."""
+SECRET_WORDS = ("password", "secret", "token", "authorization", "api_key")
+
+EventDict = MutableMapping[str, Any]
+
+
+def clean(text: str, length: int = TEXT_MAX) -> str:
+    """Make text safe for a log line: printable, one line, bounded (faults.md L1)."""
+    shown = text if len(text) <= length else text[: length - 1] + "…"
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() else "·" for char in shown)
+
+
+def _safe(_: object, __: str, fields: EventDict) -> EventDict:
+    for name, value in fields.items():
+        lowered = name.lower()
+        if any(word in lowered for word in SECRET_WORDS) and name != "id_token":
+            fields[name] = "(secret)"
+        elif isinstance(value, str) and name != "exception":
+            fields[name] = clean(value)
+    return fields
+
+
+class _Damper:
+    """Lets the first lines of a storm through and counts the rest."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, object], tuple[float, int]] = {}
+
+    def __call__(self, _: object, __: str, fields: EventDict) -> EventDict:
+        name = fields.get("event", "")
+        if name not in DAMPED:
+            return fields
+        key = (name, fields.get("station_id"))
+        now = time.monotonic()
+        since, count = self._seen.get(key, (now, 0))
+        if now - since > STORM_S:
+            if count > STORM_FREE:
+                fields["left_out"] = count - STORM_FREE
+            since, count = now, 0
+        if len(self._seen) > 1000:  # noqa: PLR2004 - forget all rather than grow
+            self._seen.clear()
+        self._seen[key] = (since, count + 1)
+        if count >= STORM_FREE:
+            raise structlog.DropEvent
+        return fields
+
+
+def _order(_: object, __: str, fields: EventDict) -> EventDict:
+    first = {
+        name: fields.pop(name) for name in ("timestamp", "level", "event") if name in fields
+    }
+    return {**first, **fields}
+
+
+def _json(_: object, __: str, fields: EventDict) -> str:
+    return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def set_up(*, level: str, style: str, stream: TextIO | None = None) -> None:
+    """Configure logging for the process; ``style`` is ``json`` or ``console``."""
+    renderer: Any = _json if style == "json" else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            _Damper(),
+            structlog.processors.format_exc_info,
+            _safe,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _order,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stdout),
+        cache_logger_on_first_use=False,
+    )
+    # Libraries log whole frames and addresses: only their warnings, and to stderr.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)
+    logging.getLogger("ocpp").setLevel(logging.CRITICAL)

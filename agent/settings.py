@@ -1,0 +1,378 @@
+"""Typed settings from one TOML file, with overrides and secrets; every fault named.
+
+Order of strength: environment ``DEPOT_AGENT__SECTION__KEY``, then files named so in
+``$CREDENTIALS_DIRECTORY``, then the file. Unknown keys are refused with the nearest
+known name (contract section 3).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from agent.domain.capability import QUIRKS
+from agent.domain.errors import ConfigFault, ConfigProblem
+from agent.domain.plan import AfterPlan
+
+PREFIX = "DEPOT_AGENT__"
+DEFAULT_PATH = Path("/etc/depot-agent/agent.toml")
+PATHS_KNOWN = (
+    "token", "locations", "location", "location_stations", "location_schedules",
+    "vehicles", "vehicle", "vehicle_schedules", "active_schedule", "stations",
+    "station_transactions", "transactions", "transaction",
+)  # fmt: skip
+PasswordHash = Field(default="", pattern=r"^(sha256\$[0-9a-f]{32}\$[0-9a-f]{64})?$")
+
+
+class _Section(BaseModel):
+    """A table of the file: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Site(_Section):
+    """``[site]``: the depot."""
+
+    name: str = "depot"
+    location_uid: str = ""
+    cap_kw: float = Field(gt=0, le=100_000)
+    efficiency: float = Field(default=0.94, gt=0.5, le=1.0)
+
+
+class PolicySection(_Section):
+    """``[policy]``: what holds where no plan does."""
+
+    unmatched_kw: float = Field(default=20.0, ge=0, le=4000)
+    unplanned_kw: float = Field(default=40.0, ge=0, le=4000)
+    after_plan: AfterPlan = AfterPlan.HOLD_MINIMUM
+    plan_max_age_s: float = Field(default=86400, gt=0)
+
+
+class Tls(_Section):
+    """``[ocpp.tls]``: the second listener."""
+
+    port: int = Field(default=9443, ge=0, le=65535)
+    certificate: str
+    private_key: str
+    client_ca: str = ""
+
+
+class Extractor(_Section):
+    """``[[ocpp.extractors]]``: reads a vendor's DataTransfer."""
+
+    vendor_id: str
+    message_id: str = ""
+    field: Literal["mac", "soc", "connector"] = "mac"
+    path: str = ""
+    pattern: str = ""
+
+
+class Ocpp(_Section):
+    """``[ocpp]``: where stations connect."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - stations are in the depot's LAN
+    port: int = Field(default=9000, ge=0, le=65535)
+    unknown_stations: Literal["refuse", "accept"] = "refuse"
+    tls: Tls | None = None
+    heartbeat_s: int = Field(default=300, ge=10, le=86400)
+    meter_interval_s: int = Field(default=30, ge=1, le=3600)
+    bare_mac_tags: bool = True
+    accepted_vendors: tuple[str, ...] = ()
+    extractors: tuple[Extractor, ...] = ()
+
+
+class Station(_Section):
+    """``[[stations]]``: one charging station."""
+
+    id: str = Field(min_length=1, max_length=48)
+    security_profile: int = Field(default=0, ge=0, le=3)
+    password: SecretStr = SecretStr("")
+    password_hash: str = PasswordHash
+    max_kw: float = Field(default=150.0, gt=0, le=10_000)
+    fallback_kw: float = Field(default=5.0, ge=0, le=4000)
+    current: Literal["dc", "ac"] = "dc"
+    phases: Literal[1, 3] = 3
+    outlets: int = Field(default=1, ge=1, le=64)
+    chargeye_station_id: str = ""
+    aliases: tuple[str, ...] = ()
+    quirks: tuple[str, ...] = ()
+    settings: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Station:
+        if self.security_profile in (1, 2) and not self.has_password:
+            raise ValueError(f"security_profile {self.security_profile} needs a password")
+        for quirk in self.quirks:
+            if quirk not in QUIRKS:
+                raise ValueError(f"the quirk {quirk!r} is not known{_near(quirk, QUIRKS)}")
+        return self
+
+    @property
+    def has_password(self) -> bool:
+        """Whether the station must send Basic credentials."""
+        return bool(self.password.get_secret_value() or self.password_hash)
+
+
+class CircuitSection(_Section):
+    """``[[circuits]]``: a feeder."""
+
+    id: str
+    cap_kw: float = Field(gt=0)
+    stations: tuple[str, ...]
+
+
+class ChargEyeSection(_Section):
+    """``[chargeye]``: leave it out to run without."""
+
+    base_url: str = "https://kempower.io/api"
+    refresh_token: SecretStr
+    vehicles_poll_s: float = Field(default=300, ge=1)
+    schedules_poll_s: float = Field(default=60, ge=1)
+    paths: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> ChargEyeSection:
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ValueError("base_url must begin with https:// (or http:// on loopback)")
+        for name in self.paths:
+            if name not in PATHS_KNOWN:
+                raise ValueError(
+                    f"the path {name!r} is not known{_near(name, PATHS_KNOWN)}"
+                )
+        return self
+
+
+class SmartcarVehicle(_Section):
+    """``[[smartcar.vehicles]]``."""
+
+    vin: str
+    vehicle_id: str
+    user_id: str = ""
+
+
+class SmartcarSection(_Section):
+    """``[smartcar]``: read and checked; not used by this release."""
+
+    client_id: str
+    client_secret: SecretStr
+    token_url: str = "https://iam.smartcar.com/oauth2/token"  # noqa: S105 - an address
+    api_url: str = "https://vehicle.api.smartcar.com/v3"
+    vehicles: tuple[SmartcarVehicle, ...] = ()
+
+
+class Billing(_Section):
+    """``[billing]``: read and checked; not used by this release."""
+
+    accounts_file: str = ""
+    required: bool = False
+    webhook_url: str = ""
+
+
+class Local(_Section):
+    """``[local]``: read and checked; not used by this release."""
+
+    vehicles_file: str = ""
+    schedules_file: str = ""
+
+
+class StoreSection(_Section):
+    """``[store]``: the database."""
+
+    path: Path = Path("/var/lib/depot-agent/agent.db")
+
+
+class Web(_Section):
+    """``[web]``: status page, JSON, metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=9100, ge=0, le=65535)
+    commands: bool = False
+
+
+class Log(_Section):
+    """``[log]``."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+class Settings(BaseSettings):
+    """The whole configuration."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    site: Site
+    policy: PolicySection = PolicySection()
+    ocpp: Ocpp = Ocpp()
+    stations: tuple[Station, ...] = ()
+    circuits: tuple[CircuitSection, ...] = ()
+    chargeye: ChargEyeSection | None = None
+    smartcar: SmartcarSection | None = None
+    billing: Billing = Billing()
+    local: Local = Local()
+    store: StoreSection = StoreSection()
+    web: Web = Web()
+    log: Log = Log()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first, then credentials, then the file."""
+        del dotenv_settings, file_secret_settings
+        return env_settings, _Credentials(settings_cls), init_settings
+
+    @model_validator(mode="after")
+    def _check(self) -> Settings:
+        known = [station.id for station in self.stations]
+        folded = [name.casefold() for name in known]
+        for name in known:
+            if folded.count(name.casefold()) > 1:
+                raise ValueError(f"stations: the id {name!r} is used twice")
+        for circuit in self.circuits:
+            for name in circuit.stations:
+                if name not in known:
+                    raise ValueError(
+                        f"circuits: {circuit.id!r} names the station {name!r}, "
+                        f"which is not configured{_near(name, known)}"
+                    )
+        if self.chargeye is not None and not self.site.location_uid:
+            raise ValueError("site.location_uid is needed to read ChargEye's schedules")
+        return self
+
+
+class _Credentials(EnvSettingsSource):
+    """Secrets from files in ``$CREDENTIALS_DIRECTORY`` (systemd LoadCredential)."""
+
+    def _load_env_vars(self) -> dict[str, str | None]:
+        folder = os.environ.get("CREDENTIALS_DIRECTORY")
+        found: dict[str, str | None] = {}
+        if folder and Path(folder).is_dir():
+            for file in Path(folder).iterdir():
+                if file.name.upper().startswith(PREFIX):
+                    found[file.name.lower()] = file.read_text(encoding="utf-8").strip()
+        return found
+
+
+def load(path: Path) -> Settings:
+    """Read and check the configuration. Raises ConfigFault with every problem."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _fault(
+            "--config", str(path), f"cannot be read: {error}", "name a file"
+        ) from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _fault(str(path), "", f"is not TOML: {error}", "correct that line") from error
+    problems = _unknown(content, Settings, "")
+    if problems:
+        raise ConfigFault(problems)
+    try:
+        return Settings(**content)
+    except ValidationError as error:
+        raise ConfigFault([_problem(item) for item in error.errors()]) from error
+
+
+def _fault(key: str, value: str, problem: str, remedy: str) -> ConfigFault:
+    return ConfigFault(
+        [ConfigProblem(key=key, value=value, problem=problem, remedy=remedy)]
+    )
+
+
+def _unknown(content: Any, model: type[BaseModel], where: str) -> list[ConfigProblem]:
+    """Find keys that no section has, each with the nearest known name."""
+    problems: list[ConfigProblem] = []
+    if not isinstance(content, dict):
+        return problems
+    for key, value in content.items():
+        name = f"{where}{key}"
+        if key not in model.model_fields:
+            near = difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.5)
+            remedy = f"did you mean {where}{near[0]}?" if near else "remove it"
+            problems.append(
+                ConfigProblem(
+                    key=name, value=_shown(key, value), problem="unknown key", remedy=remedy
+                )
+            )
+            continue
+        inner = _model_of(model.model_fields[key].annotation)
+        if inner is None:
+            continue
+        items = value if isinstance(value, list) else [value]
+        for index, item in enumerate(items):
+            mark = f"{name}[{index}]." if isinstance(value, list) else f"{name}."
+            problems.extend(_unknown(item, inner, mark))
+    return problems
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _model_of(part)
+        if found is not None:
+            return found
+    return None
+
+
+def _problem(item: Any) -> ConfigProblem:
+    where = ""
+    for part in item["loc"]:
+        where += (
+            f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
+        )
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return ConfigProblem(
+            key=where,
+            value="(missing)",
+            problem="this key is needed",
+            remedy=f"add {where}",
+        )
+    value = _shown(where, item.get("input"))
+    remedy = "see config/agent.toml for an example"
+    if item["type"] == "value_error":
+        return ConfigProblem(
+            key=where or "(file)", value=value, problem=message, remedy=remedy
+        )
+    return ConfigProblem(key=where, value=value, problem=message, remedy=f"change {where}")
+
+
+def _shown(key: str, value: Any) -> str:
+    if any(word in key.lower() for word in ("password", "secret", "token")):
+        return "(secret)"
+    if isinstance(value, (dict, list, tuple, BaseModel)):
+        return "(table)"
+    return repr(value)[:60]
+
+
+def _near(name: str, known: Any) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {found[0]!r}?" if found else f"; known: {', '.join(known)}"
