@@ -1,0 +1,21 @@
+"""The command line: thin commands, exit codes of the contract, tables and JSON.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 69 daemon not reachable, 78 configuration
+refused.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from agent.cli import ask, play, service
+from agent.cli.base import app
+
+__all__ = ["app", "main"]
+
+_COMMANDS = (ask, play, service)
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.exit(app())

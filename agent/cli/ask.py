@@ -1,0 +1,220 @@
+"""Questions to the running daemon: tables on a terminal, --json for scripts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from agent.cli.base import ConfigOption, JsonOption, app, ask_daemon, out, print_json
+
+Row = dict[str, Any]
+
+
+@app.command()
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show the depot at a glance.
+
+    Example: `depot-agent status`
+    """
+    found = ask_daemon(config, "GET", "/api/v1/status")[1]
+    if as_json:
+        print_json(found)
+        return
+    out.print(
+        f"[bold]{found['site']}[/bold]  {_kw(found['drawn_grid_w'])} of {_kw(found['cap_w'])}, "
+        f"{found['stations_connected']} of {found['stations']} stations connected, "
+        f"{found['sessions_charging']} charging, {found['sessions_open']} plugged in"
+    )
+    for cloud in found["clouds"]:
+        state = "reachable" if cloud["reachable"] else f"[red]away[/red]: {cloud['error']}"
+        out.print(f"cloud {cloud['cloud']}: {state}")
+    if found["not_following"]:
+        out.print(f"[red]not following their limit: {', '.join(found['not_following'])}[/red]")
+
+
+@app.command()
+def stations(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show stations and outlets, with planned, confirmed and measured power.
+
+    Example: `depot-agent stations --json`
+    """
+    found = ask_daemon(config, "GET", "/api/v1/stations")[1]
+    if as_json:
+        print_json(found)
+        return
+    rows = [(station, evse) for station in found for evse in station["evses"]]
+    _table(
+        ("outlet", "state", "OCPP", "model", "vehicle", "power", "limit", "planned", "proved"),
+        [
+            (
+                f"{station['station_id']}/{evse['evse_id']}",
+                evse["status"] if station["connected"] else "[red]offline[/red]",
+                station["ocpp_version"] or "",
+                station["model"] or "",
+                evse["vehicle_id"] or "",
+                _kw(evse["power_w"]),
+                _kw(evse["limit_w"]["confirmed"]),
+                _kw(evse["limit_w"]["planned"]),
+                {True: "yes", False: "[red]no[/red]", None: ""}[evse["limit_w"]["verified"]],
+            )
+            for station, evse in rows
+        ],
+    )
+
+
+@app.command()
+def sessions(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    limit: Annotated[int, typer.Option(min=1, max=5000, help="At most this many.")] = 50,
+) -> None:
+    """Show sessions, newest first.
+
+    Example: `depot-agent sessions --limit 20`
+    """
+    found = ask_daemon(config, "GET", f"/api/v1/sessions?limit={limit}")[1]
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("session", "outlet", "vehicle", "match", "state", "plugged", "ended", "energy", "SoC"),
+        [
+            (
+                row["session_id"],
+                f"{row['station_id']}/{row['evse_id']}",
+                row["vehicle_id"] or row["mac"] or "",
+                row["match"],
+                row["state"],
+                row["plugged_at"],
+                row["ended_at"] or "",
+                f"{row['energy_wh'] / 1000:.1f} kWh",
+                _soc(row),
+            )
+            for row in found
+        ],
+    )
+
+
+@app.command()
+def vehicles(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    candidates: Annotated[
+        bool, typer.Option(help="Show addresses that no vehicle has, for enrolment.")
+    ] = False,
+) -> None:
+    """Show the vehicle registry and where each vehicle is plugged in.
+
+    Example: `depot-agent vehicles --candidates`
+    """
+    path = "/api/v1/candidates" if candidates else "/api/v1/vehicles"
+    found = ask_daemon(config, "GET", path)[1]
+    if as_json:
+        print_json(found)
+    elif candidates:
+        _table(
+            ("MAC", "station", "sessions", "first seen", "last seen"),
+            [
+                (
+                    row["mac"],
+                    row["station_id"],
+                    str(row["sessions"]),
+                    row["first_at"],
+                    row["last_at"],
+                )
+                for row in found
+            ],
+        )
+    else:
+        _table(
+            ("vehicle", "name", "MAC", "max", "min", "pauses", "at"),
+            [
+                (
+                    row["vehicle_id"],
+                    row["name"] or "",
+                    ", ".join(row["macs"]),
+                    _kw(row["max_w"]),
+                    _kw(row["min_w"]),
+                    "yes" if row["can_pause"] else "no",
+                    row["station_id"] or "",
+                )
+                for row in found
+            ],
+        )
+
+
+@app.command()
+def plans(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show schedules with their plans, next departure first.
+
+    Example: `depot-agent plans`
+    """
+    found = ask_daemon(config, "GET", "/api/v1/plans")[1]
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("schedule", "vehicle", "arrives", "departs", "target", "segments", "planned at", "session"),
+        [
+            (
+                row["schedule_id"],
+                row["vehicle_id"],
+                row["arrives_at"],
+                row["departs_at"],
+                "" if row["target_soc"] is None else f"{row['target_soc']:.0f} %",
+                str(len(row["segments"])),
+                row["planned_at"] or "",
+                row["session_id"] or "",
+            )
+            for row in found
+        ],
+    )
+
+
+@app.command()
+def outbox(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what is owed to the clouds, and what they refused.
+
+    Example: `depot-agent outbox`
+    """
+    found = ask_daemon(config, "GET", "/api/v1/outbox")[1]
+    if as_json:
+        print_json(found)
+        return
+    _table(
+        ("destination", "pending", "oldest", "dead", "last error"),
+        [
+            (
+                row["destination"],
+                str(row["pending"]),
+                f"{row['oldest_age_s']} s",
+                str(row["dead"]),
+                row["last_error"] or "",
+            )
+            for row in found
+        ],
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = Table(box=None, header_style="bold")
+    for name in head:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    if not rows:
+        out.print("(none)")
+
+
+def _kw(watts: float | None) -> str:
+    return "" if watts is None else f"{watts / 1000:.1f} kW"
+
+
+def _soc(row: Row) -> str:
+    if row["soc_start"] is None:
+        return ""
+    now = row["soc_end"] if row["soc_end"] is not None else row["soc_now"]
+    return f"{row['soc_start']:.0f} to {now:.0f} %"

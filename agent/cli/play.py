@@ -1,0 +1,310 @@
+"""Commands that need no depot: demo, simulate, standin."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli.base import FAILED, app, err, out
+from agent.demo import EVENING, DemoOptions, DemoResult, Stage, run_demo
+from agent.host import logs
+from agent.host.clock import SystemClock
+from agent.simulator.command import TABLE_HEAD, SimulateOptions, table
+from agent.simulator.command import simulate as simulate_night
+from agent.simulator.faults import check_faults
+from agent.standin.command import PORT
+from agent.standin.command import standin as serve_standin
+from agent.web.report import Report, VehicleLine, render_report
+
+LOOK_EVERY_S = 0.5
+LINE_EVERY_S = 10.0
+SPEED_MAX = 1000.0
+
+
+@app.command()
+def demo(
+    stations: Annotated[int, typer.Option(min=1, max=60, help="Virtual stations.")] = 8,
+    minutes: Annotated[
+        float, typer.Option(min=0.2, max=600, help="Real minutes that the night lasts.")
+    ] = 1.5,
+    speed: Annotated[
+        float, typer.Option(min=1, max=SPEED_MAX, help="Simulated per real second.")
+    ] = 400.0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="OCPP port on loopback; 0: any.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed, another night.")] = 1,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="Fault of a station as STATION=NAME, e.g. CP-03=ignore-profiles."),
+    ] = None,
+    report: Annotated[Path, typer.Option(help="Folder of the report and the log.")] = Path(
+        "demo-report"
+    ),
+) -> None:
+    """A whole depot on loopback: real daemon, stand-in ChargEye, virtual stations.
+
+    One night, compressed; exit 0 only if every plan was kept and the cap never passed.
+
+    Example: `depot-agent demo --stations 8 --minutes 1.5 --speed 400`
+    """
+    faults = tuple(_fault(item) for item in fault or ())
+    options = DemoOptions(
+        stations=stations, minutes=minutes, speed=speed, port=port, seed=seed, faults=faults
+    )
+    report.mkdir(parents=True, exist_ok=True)
+    log_path = report / "agent.log"
+    with log_path.open("w", encoding="utf-8") as stream:
+        logs.set_up(level="info", style="json", stream=stream)
+        out.print(
+            f"A night of {minutes * speed / 60:.1f} h at {speed:.0f} times its speed: "
+            f"{stations} stations, {minutes:.1f} minutes. The agent's log: {log_path}"
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            result = runner.run(_demo(options, log_path))
+    _print_result(result)
+    page = report / "report.html"
+    page.write_text(render_report(_report(result)), encoding="utf-8")
+    out.print(f"Report: {page.absolute()}")
+    raise typer.Exit(0 if result.is_good else FAILED)
+
+
+async def _demo(options: DemoOptions, log_path: Path) -> DemoResult:
+    if not out.is_terminal:
+        return await run_demo(options, _Lines(out), log_path)
+    with Live(console=out, refresh_per_second=4, transient=True) as live:
+        return await run_demo(options, _LiveView(live), log_path)
+
+
+class _Lines:
+    """Progress for a log file: a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next = 0.0
+
+    def __call__(self, stage: Stage) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + LINE_EVERY_S
+            charging = sum(
+                outlet.power_w > 0
+                for station in stage.night.stations.values()
+                for outlet in station.outlets.values()
+            )
+            self._console.print(
+                f"{stage.clock.now():%H:%M} {stage.grid_w() / 1000:6.0f} of "
+                f"{stage.cap_w / 1000:.0f} kW, {charging} vehicles charging"
+            )
+
+
+class _LiveView:
+    """The depot as a table that moves."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._next = 0.0
+
+    def __call__(self, stage: Stage) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + LOOK_EVERY_S
+        grid_w = stage.grid_w()
+        passed = (stage.clock.now() - EVENING) / (stage.scenario.end - EVENING)
+        head = Text(
+            f"{stage.clock.now():%H:%M}   {grid_w / 1000:.0f} of {stage.cap_w / 1000:.0f} kW "
+            f"(largest {stage.peak[1] / 1000:.0f} kW)"
+        )
+        rows = Table(box=None, header_style="bold")
+        for name in ("vehicle", "outlet", "SoC", "drawn", "planned"):
+            rows.add_column(name)
+        for visit in stage.visits.values():
+            if visit.drawn and visit.drawn[-1][0] == stage.total[-1][0]:
+                vehicle = visit.vehicle
+                rows.add_row(
+                    vehicle.name,
+                    f"{vehicle.station_id}/{vehicle.connector}",
+                    f"{visit.soc_end:.0f} %" if visit.soc_end is not None else "",
+                    f"{visit.drawn[-1][1] / 1000:.1f} kW",
+                    f"{visit.planned[-1][1] / 1000:.1f} kW",
+                )
+        bar = ProgressBar(total=1.0, completed=min(max(passed, 0.0), 1.0), width=60)
+        self._live.update(Group(head, bar, rows))
+
+
+def _fault(text: str) -> tuple[str, str]:
+    station, _, name = text.partition("=")
+    try:
+        check_faults((name,))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not station or not name:
+        raise typer.BadParameter("write STATION=NAME")
+    return station, name
+
+
+def _print_result(result: DemoResult) -> None:
+    rows = Table(box=None, header_style="bold")
+    for name in ("vehicle", "outlet", "energy planned", "drawn", "peak planned", "drawn"):
+        rows.add_column(name, justify="right" if name != "vehicle" else "left")
+    for name in ("SoC", "target", "plan"):
+        rows.add_column(name)
+    for visit in result.visits:
+        vehicle = visit.vehicle
+        rows.add_row(
+            vehicle.name,
+            f"{vehicle.station_id}/{vehicle.connector}",
+            f"{visit.planned_wh / 1000:.1f} kWh",
+            f"{visit.drawn_wh / 1000:.1f} kWh",
+            f"{visit.planned_peak_w / 1000:.1f} kW",
+            f"{visit.peak_w / 1000:.1f} kW",
+            f"{vehicle.soc_start:.0f} to {visit.soc_end or 0:.0f} %",
+            f"{vehicle.soc_target:.0f} %",
+            f"[red]{visit.note}[/red]" if visit.note else "[green]kept[/green]",
+        )
+    out.print(rows)
+    word = "[green]never passed[/green]" if result.cap_kept else "[red]passed[/red]"
+    out.print(
+        f"Largest sum of power, grid side: {result.peak_w / 1000:.1f} kW at "
+        f"{result.peak_at:%H:%M}; cap {result.cap_w / 1000:.1f} kW: {word}"
+    )
+    out.print(
+        f"Sessions reported to ChargEye: {result.reports_taken}; "
+        f"still owed: {result.outbox_left}"
+    )
+    for visit in result.not_kept:
+        vehicle = visit.vehicle
+        out.print(
+            f"[red]not kept:[/red] {vehicle.name} at {vehicle.station_id}/"
+            f"{vehicle.connector}: {visit.note}"
+        )
+    out.print("[green]Every plan was kept.[/green]" if result.is_good else "[red]Failed.[/red]")
+
+
+def _report(result: DemoResult) -> Report:
+    return Report(
+        title="depot-agent demo",
+        started_at=result.started_at,
+        ended_at=result.ended_at,
+        cap_w=result.cap_w,
+        stations=len(result.scenario.stations),
+        peak_w=result.peak_w,
+        peak_at=result.peak_at,
+        total=result.total,
+        verdicts=(
+            ("every plan was kept", not result.not_kept),
+            ("the cap was never passed", result.cap_kept),
+            ("every session was reported", result.outbox_left == 0),
+        ),
+        vehicles=tuple(
+            VehicleLine(
+                vehicle_id=visit.vehicle.vehicle_id,
+                name=visit.vehicle.name,
+                outlet=f"{visit.vehicle.station_id}/{visit.vehicle.connector}",
+                ocpp_version="1.6",
+                plugged_at=visit.plugged_at,
+                unplugged_at=visit.unplugged_at,
+                planned_wh=visit.planned_wh,
+                drawn_wh=visit.drawn_wh,
+                planned_peak_w=visit.planned_peak_w,
+                drawn_peak_w=visit.peak_w,
+                soc_start=visit.vehicle.soc_start,
+                soc_end=visit.soc_end,
+                soc_target=visit.vehicle.soc_target,
+                worst_over_w=visit.worst_over_w,
+                kept=not visit.note,
+                note=visit.note,
+                planned=tuple(visit.planned),
+                drawn=tuple(visit.drawn),
+            )
+            for visit in result.visits
+        ),
+    )
+
+
+@app.command()
+def simulate(
+    url: Annotated[str, typer.Argument(help="ws:// or wss:// address; the id is appended.")],
+    stations: Annotated[int, typer.Option(min=1, max=500)] = 1,
+    vehicles: Annotated[int, typer.Option(min=1, max=1000)] = 2,
+    speed: Annotated[float, typer.Option(min=1, max=SPEED_MAX)] = 60.0,
+    minutes: Annotated[float, typer.Option(min=1, help="Simulated minutes.")] = 600.0,
+    password: Annotated[str | None, typer.Option(help="Basic password of all.")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="Fault by name; repeatable.")] = None,
+    prefix: Annotated[str, typer.Option(help="Station ids are PREFIX-01, ...")] = "CP",
+    id_form: Annotated[str, typer.Option(help="How the MAC is told: vid, bare, ...")] = "vid",
+    seed: int = 1,
+) -> None:
+    """Run virtual OCPP 1.6 stations and vehicles against any central system.
+
+    Example: `depot-agent simulate ws://127.0.0.1:9000/ocpp --stations 2 --speed 60`
+    """
+    try:
+        options = SimulateOptions(
+            url=url,
+            stations=stations,
+            vehicles=vehicles,
+            speed=speed,
+            minutes=minutes,
+            password=password,
+            faults=check_faults(tuple(fault or ())) and tuple(fault or ()),
+            seed=seed,
+            station_prefix=prefix,
+            id_form=id_form,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    result = asyncio.run(simulate_night(options, typer.echo))
+    rows = Table(box=None, header_style="bold")
+    for name in TABLE_HEAD:
+        rows.add_column(name)
+    for row in table(result):
+        rows.add_row(*row)
+    out.print(rows)
+    for station in result.stations_never_online:
+        err.print(f"{station} never got an answer from {url}")
+    raise typer.Exit(FAILED if result.exit_code else 0)
+
+
+@app.command()
+def standin(
+    port: Annotated[int, typer.Option(min=0, max=65535)] = PORT,
+    cap_kw: Annotated[float, typer.Option(min=1, help="Site cap of its planner.")] = 300.0,
+    refresh_token: Annotated[str, typer.Option()] = "standin-refresh-token",
+    fixtures: Annotated[
+        Path | None, typer.Option(help="JSON with `vehicles` and `schedules`.")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=1, max=SPEED_MAX)] = 1.0,
+) -> None:
+    """Serve the stand-in ChargEye alone, on loopback, until interrupted.
+
+    Example: `depot-agent standin --port 8099`
+    """
+    logs.set_up(level="warning", style="console", stream=sys.stderr)
+    now = SystemClock().now().astimezone(UTC)
+    serve = serve_standin(
+        now=datetime.fromtimestamp(now.timestamp(), UTC),
+        announce=typer.echo,
+        port=port,
+        site_cap_kw=cap_kw,
+        refresh_token=refresh_token,
+        fixtures=fixtures,
+        speed=speed,
+    )
+    try:
+        asyncio.run(serve)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None

@@ -1,0 +1,346 @@
+"""A whole depot on loopback, one night compressed, judged from the outside.
+
+The daemon is the real one on real sockets and a real database; the other side is the
+stand-in ChargEye and the virtual stations. The verdict uses only what the stations drew
+and what the cloud had planned, never what the daemon says about itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from agent.app import Daemon
+from agent.host.clock import RandomIds, ScaledClock
+from agent.settings import Settings
+from agent.simulator.depot import DepotScenario, NightVehicle, make_night
+from agent.simulator.night import Night, NightOptions
+from agent.standin.fixtures import LOCATION_UID, schedule_json, vehicle_json
+from agent.standin.server import StandinServer
+from agent.standin.state import ChargEyeStandin
+
+EVENING = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
+"""When the simulated night begins; any evening would do."""
+EFFICIENCY = 0.94
+FALLBACK_KW = 2.0
+PLAN_SHARE = 0.97
+"""The planner leaves a little of the cap, as a careful site would set it up."""
+SAMPLE_S = 0.1
+"""Real seconds between two looks at the stations."""
+OVER_FACTOR, OVER_W = 1.05, 500.0
+"""A vehicle may draw 5 % and 0.5 kW above its plan: meters, ramps (B12)."""
+OVER_SAMPLES = 3
+LATENCY_REAL_S = 1.0
+"""Real seconds in which a changed plan must have reached its station."""
+LATENCY_S = 120.0
+"""The same in simulated seconds: one poll and a ramp."""
+SHORT_SHARE, SHORT_WH = 0.95, 1500.0
+"""Energy below 95 % of the plan, less a little, is a plan not kept."""
+CAP_TOLERANCE = 1.002
+DRAIN_S = 15.0
+
+Point = tuple[datetime, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What ``depot-agent demo`` was asked for; ``minutes`` are real ones."""
+
+    stations: int = 8
+    vehicles: int | None = None
+    minutes: float = 1.5
+    speed: float = 400.0
+    port: int = 0
+    seed: int = 1
+    faults: tuple[tuple[str, str], ...] = ()
+    folder: Path | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """One vehicle's night as seen from outside: W over time, planned and drawn."""
+
+    vehicle: NightVehicle
+    planned: list[Point] = field(default_factory=list)
+    drawn: list[Point] = field(default_factory=list)
+    planned_wh: float = 0.0
+    drawn_wh: float = 0.0
+    peak_w: float = 0.0
+    planned_peak_w: float = 0.0
+    worst_over_w: float = 0.0
+    soc_end: float | None = None
+    plugged_at: datetime | None = None
+    unplugged_at: datetime | None = None
+    _recent: list[Point] = field(default_factory=list)
+    _over: int = 0
+    _is_over: bool = False
+
+    def look(self, now: datetime, planned_w: float, drawn_w: float, memory: timedelta) -> None:
+        """Take one sample; ``memory`` is how long an older, higher plan may still act."""
+        last_at = self.drawn[-1][0] if self.drawn else now
+        hours = (now - last_at).total_seconds() / 3600
+        self.planned_wh += planned_w * hours
+        self.planned.append((now, planned_w))
+        self.drawn.append((now, drawn_w))
+        self.peak_w = max(self.peak_w, drawn_w)
+        self.planned_peak_w = max(self.planned_peak_w, planned_w)
+        self._recent = [item for item in self._recent if now - item[0] <= memory]
+        self._recent.append((now, planned_w))
+        allowed_w = max(item[1] for item in self._recent) * OVER_FACTOR + OVER_W
+        self._over = self._over + 1 if drawn_w > allowed_w else 0
+        if self._over >= OVER_SAMPLES:
+            self._is_over = True
+            self.worst_over_w = max(self.worst_over_w, drawn_w - allowed_w)
+
+    @property
+    def note(self) -> str:
+        """Why the plan was not kept; empty when it was."""
+        if self._is_over:
+            return f"drew up to {self.worst_over_w / 1000:.1f} kW more than planned"
+        if self.plugged_at is None:
+            return "was never plugged in"
+        reached = self.soc_end is not None and self.soc_end >= self.vehicle.soc_target - 0.5
+        if self.drawn_wh < self.planned_wh * SHORT_SHARE - SHORT_WH and not reached:
+            missing = (self.planned_wh - self.drawn_wh) / 1000
+            return f"{missing:.1f} kWh of the plan were not delivered"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """The verdict and what it rests on."""
+
+    scenario: DepotScenario
+    visits: tuple[Visit, ...]
+    cap_w: float
+    peak_w: float
+    peak_at: datetime
+    total: tuple[Point, ...]
+    started_at: datetime
+    ended_at: datetime
+    outbox_left: int
+    reports_taken: int
+    log_path: Path
+
+    @property
+    def cap_kept(self) -> bool:
+        """Whether the grid side stayed under the cap at every look."""
+        return self.peak_w <= self.cap_w * CAP_TOLERANCE
+
+    @property
+    def not_kept(self) -> list[Visit]:
+        """Vehicles whose plan was not kept."""
+        return [item for item in self.visits if item.note]
+
+    @property
+    def is_good(self) -> bool:
+        """Exit code 0."""
+        return self.cap_kept and not self.not_kept and self.outbox_left == 0
+
+
+@dataclass(slots=True)
+class Stage:
+    """The running demo, for the live view."""
+
+    scenario: DepotScenario
+    clock: ScaledClock
+    daemon: Daemon
+    cloud: ChargEyeStandin
+    night: Night
+    visits: dict[str, Visit]
+    cap_w: float
+    total: list[Point] = field(default_factory=list)
+    peak: Point = (EVENING, 0.0)
+
+    def grid_w(self) -> float:
+        """Grid-side power of all outlets now."""
+        return self.night.drawn_w() / EFFICIENCY
+
+
+async def run_demo(
+    options: DemoOptions, on_look: Callable[[Stage], None], log_path: Path
+) -> DemoResult:
+    """Live one compressed night; ``on_look`` is called at every look."""
+    hours = options.minutes * options.speed / 60
+    count = options.vehicles or max(12, round(options.stations * 1.75))
+    scenario = make_night(
+        options.seed, EVENING, hours=hours, stations=options.stations, vehicles=count
+    )
+    clock = ScaledClock(EVENING - timedelta(seconds=2 * options.speed), options.speed)
+    cloud = _cloud(scenario, clock, options)
+    with tempfile.TemporaryDirectory(prefix="depot-agent-demo-") as name:
+        folder = options.folder or Path(name)
+        async with StandinServer(cloud) as server:
+            settings = make_settings(scenario, server.base_url, cloud, folder, options)
+            daemon = Daemon(
+                settings, clock=clock, ids=RandomIds(options.seed), pace=1 / options.speed
+            )
+            faults = {station: frozenset({fault}) for station, fault in options.faults}
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(daemon.run(), name="daemon")
+                await daemon.is_ready.wait()
+                url = f"ws://127.0.0.1:{daemon.ocpp_port}/ocpp"
+                night = Night(scenario, clock, url, NightOptions(faults=faults))
+                visits = {
+                    item.vehicle_id: Visit(vehicle=item) for item in scenario.vehicles
+                }
+                cap_w = settings.site.cap_kw * 1000
+                stage = Stage(scenario, clock, daemon, cloud, night, visits, cap_w)
+                watcher = tasks.create_task(_watch(stage, options, on_look), name="judge")
+                outcomes = await night.run()
+                watcher.cancel()
+                left = await _drain(daemon)
+                daemon.stop_wanted.set()
+            for outcome in outcomes:
+                visit = visits[outcome.vehicle.vehicle_id]
+                visit.drawn_wh = outcome.energy_wh
+                visit.soc_end = outcome.soc_end
+                visit.plugged_at = outcome.plugged
+                visit.unplugged_at = outcome.unplugged
+        patches = cloud.requests.matching(method="PATCH", key="pastSegments")
+    return DemoResult(
+        scenario=scenario,
+        visits=tuple(visits.values()),
+        cap_w=stage.cap_w,
+        peak_w=stage.peak[1],
+        peak_at=stage.peak[0],
+        total=tuple(stage.total),
+        started_at=EVENING,
+        ended_at=clock.now(),
+        outbox_left=left,
+        reports_taken=len(patches),
+        log_path=log_path,
+    )
+
+
+def make_settings(
+    scenario: DepotScenario,
+    base_url: str,
+    cloud: ChargEyeStandin,
+    folder: Path,
+    options: DemoOptions,
+) -> Settings:
+    """The demo's configuration, as a file would give it."""
+    content: dict[str, Any] = {
+        "site": {
+            "name": "Demo depot",
+            "location_uid": LOCATION_UID,
+            "cap_kw": scenario.cap_w / 1000,
+            "efficiency": EFFICIENCY,
+        },
+        "policy": {"after_plan": "pause"},
+        "ocpp": {"host": "127.0.0.1", "port": options.port, "meter_interval_s": 60},
+        "stations": [
+            {
+                "id": item.station_id,
+                "max_kw": item.max_w / 1000,
+                "fallback_kw": FALLBACK_KW,
+                "outlets": item.connectors,
+            }
+            for item in scenario.stations
+        ],
+        "chargeye": {
+            "base_url": base_url,
+            "refresh_token": cloud.tokens.refresh_token,
+            "vehicles_poll_s": 600,
+            "schedules_poll_s": 60,
+        },
+        "store": {"path": folder / "agent.db"},
+        "web": {"port": 0},
+    }
+    return Settings(**content)
+
+
+def _cloud(
+    scenario: DepotScenario, clock: ScaledClock, options: DemoOptions
+) -> ChargEyeStandin:
+    """The stand-in cloud with the night's vehicles and slots."""
+    outlets = sum(item.connectors for item in scenario.stations)
+    room_kw = scenario.cap_w / 1000 - outlets * FALLBACK_KW / EFFICIENCY
+    night_s = options.minutes * 60 * options.speed
+    cloud = ChargEyeStandin(
+        clock,
+        site_cap_kw=max(room_kw * EFFICIENCY * PLAN_SHARE, 1.0),
+        grid_s=min(900.0, max(night_s / 40, 60.0)),
+        efficiency=0.96,
+        margin_s=night_s / 100,
+    )
+    cloud.patch_grace_s = night_s
+    vehicles = [
+        vehicle_json(
+            item.vehicle_id,
+            {"name": item.name},
+            macs=[item.mac],
+            battery_kwh=item.capacity_wh / 1000,
+            power_kw=(item.min_w / 1000, item.max_w / 1000),
+            can_pause=item.can_resume,
+        )
+        for item in scenario.vehicles
+    ]
+    schedules = [
+        schedule_json(
+            item.vehicle_id,
+            item.arrival - timedelta(seconds=night_s / 200),
+            item.departure,
+            {"id": f"slot-{item.vehicle_id}"},
+            socs=(item.soc_start, item.soc_target),
+        )
+        for item in scenario.vehicles
+    ]
+    cloud.load(vehicles=vehicles, schedules=schedules)
+    return cloud
+
+
+async def _watch(
+    stage: Stage, options: DemoOptions, on_look: Callable[[Stage], None]
+) -> None:
+    """Look at the stations and at the cloud's plans until cancelled."""
+    memory = timedelta(seconds=LATENCY_S + LATENCY_REAL_S * options.speed)
+    while True:
+        now = stage.clock.now()
+        grid_w = stage.grid_w()
+        stage.total.append((now, grid_w))
+        if grid_w > stage.peak[1]:
+            stage.peak = (now, grid_w)
+        for visit in stage.visits.values():
+            vehicle = visit.vehicle
+            outlet = stage.night.stations[vehicle.station_id].outlets[vehicle.connector]
+            here = outlet.vehicle
+            if here is None or here.name != vehicle.name or here.mac != vehicle.mac:
+                continue
+            if outlet.transaction_id is None:
+                continue
+            planned_w = _planned_w(stage.cloud, vehicle, now)
+            visit.look(now, planned_w, outlet.power_w, memory)
+            visit.soc_end = here.soc_percent
+        on_look(stage)
+        await asyncio.sleep(SAMPLE_S)
+
+
+def _planned_w(cloud: ChargEyeStandin, vehicle: NightVehicle, now: datetime) -> float:
+    """What the cloud plans for a vehicle now, W; the minimum where it must stay awake."""
+    floor_w = 0.0 if vehicle.can_resume else vehicle.min_w
+    now_ms = now.timestamp() * 1000
+    for row in cloud.vehicle_schedules(vehicle.vehicle_id):
+        plan = row.get("plan", {})
+        for part in (*plan.get("segments", ()), *plan.get("pastSegments", ())):
+            if part["from"] <= now_ms < part["to"]:
+                return max(float(part["powerkW"]) * 1000, floor_w)
+    return floor_w
+
+
+async def _drain(daemon: Daemon) -> int:
+    """Wait for the outbox to empty; returns what is left."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + DRAIN_S
+    while True:
+        open_now = len(daemon.depot.open_sessions())
+        rows = await daemon.store.outbox_rows()
+        if (not rows and not open_now) or loop.time() > until:
+            return len(rows)
+        await asyncio.sleep(0.1)

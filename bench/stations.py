@@ -1,0 +1,322 @@
+"""Raw OCPP 1.6 stations for load: no library in the way, one outstanding call each.
+
+Each sends its next message from the very callback that brought the last answer. Calls of
+the server are answered at once with what lets it go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+DRAWN_W = 18_000.0
+"""Below the 20 kW that an unmatched vehicle gets, so that the limit is kept."""
+SETUP_S = 60.0
+OP_TEXT, OP_CLOSE, OP_PING, OP_PONG = 1, 8, 9, 10
+MASK = bytes(4)
+"""A mask of zeros is legal; the server's work of unmasking is the same."""
+
+SAMPLES = b",".join(
+    b'{"value":"%s","context":"Sample.Periodic","format":"Raw",%s}' % (value, rest)
+    for value, rest in (
+        (
+            b"%.1f",
+            b'"measurand":"Energy.Active.Import.Register","location":"Outlet","unit":"Wh"',
+        ),
+        (b"%.1f", b'"measurand":"Power.Active.Import","location":"Outlet","unit":"W"'),
+        (b"%.1f", b'"measurand":"SoC","location":"EV","unit":"Percent"'),
+        (b"20000", b'"measurand":"Power.Offered","location":"Outlet","unit":"W"'),
+        (b"230.1", b'"measurand":"Voltage","phase":"L1-N","location":"Inlet","unit":"V"'),
+        (b"230.4", b'"measurand":"Voltage","phase":"L2-N","location":"Inlet","unit":"V"'),
+        (b"229.8", b'"measurand":"Voltage","phase":"L3-N","location":"Inlet","unit":"V"'),
+        (b"26.1", b'"measurand":"Current.Import","phase":"L1","location":"Inlet","unit":"A"'),
+        (b"26.0", b'"measurand":"Current.Import","phase":"L2","location":"Inlet","unit":"A"'),
+        (b"26.2", b'"measurand":"Current.Import","phase":"L3","location":"Inlet","unit":"A"'),
+    )
+)  # fmt: skip
+METER_VALUES = (
+    b'[2,"%d","MeterValues",{"connectorId":1,"transactionId":%d,"meterValue":'
+    b'[{"timestamp":"%s.%03dZ","sampledValue":[' + SAMPLES + b"]}]}]"
+)
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "GetConfiguration": {
+        "configurationKey": [
+            {"key": "NumberOfConnectors", "readonly": True, "value": "1"},
+            {"key": "ChargeProfileMaxStackLevel", "readonly": True, "value": "10"},
+            {
+                "key": "ChargingScheduleAllowedChargingRateUnit",
+                "readonly": True,
+                "value": "Power",
+            },
+        ]
+    },
+    "ChangeConfiguration": {"status": "Accepted"},
+    "SetChargingProfile": {"status": "Accepted"},
+    "ClearChargingProfile": {"status": "Accepted"},
+    "TriggerMessage": {"status": "Accepted"},
+}
+"""What a station answers to calls of the server; anything else gets an empty object."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one fleet counted; ``latencies_s`` since the last reset."""
+
+    answered: int = 0
+    meter_values: int = 0
+    errors: int = 0
+    called_at: float = 0.0
+    latencies_s: list[float] = field(default_factory=list)
+
+
+class Station(asyncio.Protocol):
+    """One station on one TCP connection."""
+
+    def __init__(self, name: str, tally: Tally) -> None:
+        """Prepare; ``plug_in`` talks."""
+        self._name = name
+        self._tally = tally
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answer: asyncio.Future[Any] | None = None
+        self._next: Callable[[], bytes] | None = None
+        self._is_waiting = False
+        self._is_meter = False
+        self._sent_at = 0.0
+        self._count = 0
+        self._transaction_id = 0
+        self._second = 0
+        self._second_text = b""
+        self._since = time.time()
+
+    # --- set-up -------------------------------------------------------------------
+
+    async def plug_in(self, port: int) -> None:
+        """Boot, plug, authorise, start a transaction."""
+        assert self._transport is not None
+        key = base64.b64encode(self._name.encode().ljust(16)[:16]).decode()
+        self._transport.write(
+            f"GET /ocpp/{self._name} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Protocol: ocpp1.6\r\n\r\n".encode()
+        )
+        await self._opened
+        boot = {
+            "chargePointVendor": "Bench",
+            "chargePointModel": "Raw",
+            "firmwareVersion": "1",
+        }
+        await self._call("BootNotification", boot)
+        await self._status("Preparing")
+        await self._call("Authorize", {"idTag": "BENCH"})
+        started = await self._call(
+            "StartTransaction",
+            {"connectorId": 1, "idTag": "BENCH", "meterStart": 0, "timestamp": _text_now()},
+        )
+        self._transaction_id = int(started["transactionId"])
+        self._since = time.time()
+        await self._status("Charging")
+
+    async def _status(self, status: str) -> None:
+        payload = {"connectorId": 1, "errorCode": "NoError", "status": status}
+        await self._call("StatusNotification", payload)
+
+    async def _call(self, action: str, payload: dict[str, Any]) -> Any:
+        self._answer = asyncio.get_running_loop().create_future()
+        self._count += 1
+        self._send(json.dumps([2, str(self._count), action, payload]).encode())
+        async with asyncio.timeout(SETUP_S):
+            return await self._answer
+
+    # --- load ---------------------------------------------------------------------
+
+    def pump(self, action: str | None) -> None:
+        """Send one action as fast as answers come; None stops after the next answer."""
+        makers = {"MeterValues": self._meter_values, "Heartbeat": self._heartbeat}
+        self._next = makers[action] if action is not None else None
+        if self._next is not None and not self._is_waiting:
+            self._is_meter = action == "MeterValues"
+            self._send_next(self._next)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer is still outstanding."""
+        return self._is_waiting
+
+    def _send_next(self, make: Callable[[], bytes]) -> None:
+        self._count += 1
+        self._is_waiting = True
+        text = make()
+        self._sent_at = time.perf_counter()
+        self._send(text)
+
+    def _meter_values(self) -> bytes:
+        now = time.time()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime(
+                "%Y-%m-%dT%H:%M:%S", time.gmtime(now)
+            ).encode()
+        passed_s = now - self._since
+        return METER_VALUES % (
+            self._count,
+            self._transaction_id,
+            self._second_text,
+            int((now - second) * 1000),
+            passed_s * DRAWN_W / 3600,
+            DRAWN_W + self._count % 100,
+            min(20.0 + passed_s / 60, 90.0),
+        )
+
+    def _heartbeat(self) -> bytes:
+        return b'[2,"%d","Heartbeat",{}]' % self._count
+
+    # --- wire ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A server that hangs up is an error while something is awaited."""
+        error = exc or ConnectionError(f"the server closed the link of {self._name}")
+        if self._is_waiting:
+            self._tally.errors += 1
+            self._is_waiting = False
+        for future in (self._opened, self._answer):
+            if future is not None and not future.done():
+                future.set_exception(error)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Cut the stream into frames."""
+        buffer = self._buffer
+        buffer += data
+        if not self._opened.done() and not self._shake_hands():
+            return
+        while len(buffer) >= 2:
+            size, start = buffer[1], 2
+            if size == 126:
+                size, start = int.from_bytes(buffer[2:4], "big"), 4
+            elif size == 127:
+                size, start = int.from_bytes(buffer[2:10], "big"), 10
+            if len(buffer) < start + size:
+                return
+            opcode, body = buffer[0] & 15, bytes(buffer[start : start + size])
+            del buffer[: start + size]
+            self._frame(opcode, body)
+
+    def _shake_hands(self) -> bool:
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = bytes(self._buffer[:end])
+        del self._buffer[: end + 4]
+        if head.startswith(b"HTTP/1.1 101"):
+            self._opened.set_result(None)
+            return True
+        self._opened.set_exception(ConnectionError(head.decode("latin-1")))
+        return False
+
+    def _frame(self, opcode: int, body: bytes) -> None:
+        if opcode == OP_TEXT:
+            if body.startswith(b"[2"):
+                self._answer_call(body)
+            elif self._is_waiting:
+                self._answered(body)
+            elif self._answer is not None and not self._answer.done():
+                self._answer.set_result(json.loads(body)[2])
+        elif opcode == OP_PING:
+            self._send(body, OP_PONG)
+        elif opcode == OP_CLOSE:
+            self.close()
+
+    def _answered(self, body: bytes) -> None:
+        tally = self._tally
+        tally.latencies_s.append(time.perf_counter() - self._sent_at)
+        tally.answered += 1
+        if self._is_meter:
+            tally.meter_values += 1
+        if not body.startswith(b'[3,"%d"' % self._count):
+            tally.errors += 1
+        self._is_waiting = False
+        if self._next is not None:
+            self._send_next(self._next)
+
+    def _answer_call(self, body: bytes) -> None:
+        self._tally.called_at = time.perf_counter()
+        _, message_id, action, _ = json.loads(body)
+        self._send(json.dumps([3, message_id, ANSWERS.get(action, {})]).encode())
+
+    def _send(self, body: bytes, opcode: int = OP_TEXT) -> None:
+        assert self._transport is not None
+        size = len(body)
+        head = bytes((0x80 | opcode, 0x80 | size))
+        if size > 125:
+            head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+        self._transport.write(head + MASK + body)
+
+
+class Fleet:
+    """All stations of one server."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.tally = Tally()
+        self._stations: list[Station] = []
+
+    async def plug_in(self, port: int, count: int) -> None:
+        """Connect stations ``CP-001`` and on, each with a running transaction."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(count):
+                station = Station(station_id(number), self.tally)
+                self._stations.append(station)
+                await loop.create_connection(lambda one=station: one, "127.0.0.1", port)  # type: ignore[misc]
+                tasks.create_task(station.plug_in(port))
+
+    def pump(self, action: str | None) -> None:
+        """Let all stations send one action; None lets them stop."""
+        for station in self._stations:
+            station.pump(action)
+
+    async def wait_idle(self, within_s: float) -> None:
+        """Wait until every station has its last answer."""
+        async with asyncio.timeout(within_s):
+            while any(station.is_waiting for station in self._stations):
+                await asyncio.sleep(0.01)
+
+    async def wait_quiet(self, quiet_s: float, within_s: float) -> None:
+        """Wait until the server has sent no call for a while."""
+        began = time.perf_counter()
+        async with asyncio.timeout(within_s):
+            while time.perf_counter() - max(self.tally.called_at, began) < quiet_s:
+                await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        """Hang up."""
+        for station in self._stations:
+            station.close()
+
+
+def station_id(number: int) -> str:
+    """Name a station."""
+    return f"CP-{number + 1:03d}"
+
+
+def _text_now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
