@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ EVENING = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
 """When the simulated night begins; any evening would do."""
 EFFICIENCY = 0.94
 FALLBACK_KW = 2.0
+BUSY_SHARE, CAP_OVER_MEAN = 0.8, 1.35
+"""Vehicles stay most of the night; the cap is a third above the mean power they need."""
 PLAN_SHARE = 0.97
 """The planner leaves a little of the cap, as a careful site would set it up."""
 SAMPLE_S = 0.1
@@ -172,6 +174,7 @@ async def run_demo(
         options.seed, EVENING, hours=hours, stations=options.stations, vehicles=count
     )
     clock = ScaledClock(EVENING - timedelta(seconds=2 * options.speed), options.speed)
+    scenario = replace(scenario, cap_w=_tight_cap_w(scenario))
     cloud = _cloud(scenario, clock, options)
     with tempfile.TemporaryDirectory(prefix="depot-agent-demo-") as name:
         folder = options.folder or Path(name)
@@ -254,6 +257,15 @@ def make_settings(
         "web": {"port": 0},
     }
     return Settings(**content)
+
+
+def _tight_cap_w(scenario: DepotScenario) -> float:
+    """A cap under which the night just fits, so that it has something to limit, W."""
+    outlets = sum(item.connectors for item in scenario.stations)
+    hours = (scenario.end - scenario.start).total_seconds() / 3600
+    mean_w = sum(item.need_wh for item in scenario.vehicles) / (hours * BUSY_SHARE)
+    grid_w = (mean_w * CAP_OVER_MEAN + outlets * FALLBACK_KW * 1000) / EFFICIENCY
+    return min(scenario.cap_w, float(round(grid_w, -4)))
 
 
 def _cloud(

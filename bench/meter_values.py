@@ -32,13 +32,13 @@ import uvloop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.stations import Fleet, station_id  # noqa: E402
+from bench.stations import Fleet, station_id, until  # noqa: E402
 
 USUAL, OURS = "usual way", "depot-agent"
 ACTIONS = ("MeterValues", "Heartbeat")
 WARM_UP_S = 1.0
 START_WITHIN_S = 30.0
-READY_WITHIN_S = 180.0
+READY_WITHIN_S = 90.0
 """The daemon configures eight stations at a time, each with pauses for real firmware."""
 QUIET_S = 1.0
 STOP_WITHIN_S = 40.0
@@ -158,11 +158,9 @@ def _first_line(output: Path, process: subprocess.Popen[bytes], word: str) -> st
     raise BenchError(f"the server did not start:\n{output.read_text()[-2000:]}")
 
 
-async def _configured(log: Path, stations: int) -> None:
-    """Wait until the daemon has set up every station."""
-    async with asyncio.timeout(READY_WITHIN_S):
-        while log.read_text().count('"station_configured"') < stations:
-            await asyncio.sleep(0.1)
+def _configured(log: Path) -> int:
+    """Count the stations that the daemon has set up."""
+    return log.read_text().count('"station_configured"')
 
 
 # --- phases -------------------------------------------------------------------------
@@ -206,7 +204,7 @@ async def run_phases(
     for server in servers.values():
         await server.fleet.plug_in(server.port, options.stations)
     if OURS in servers:
-        await _configured(log, options.stations)
+        await until(lambda: _configured(log) >= options.stations, READY_WITHIN_S)
     for server in servers.values():
         await server.fleet.wait_quiet(QUIET_S, READY_WITHIN_S)
     found: dict[str, dict[str, list[Phase]]] = {
@@ -312,14 +310,14 @@ def run(options: argparse.Namespace, folder: Path) -> Summary:
     server_core, load_core = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {load_core})
     servers: dict[str, Server] = {}
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        with ExitStack() as stack:
-            if options.only != "ours":
-                servers[USUAL] = stack.enter_context(usual_way(folder, server_core))
-            if options.only != "usual":
-                ours = depot_agent(folder, server_core, options.stations)
-                servers[OURS] = stack.enter_context(ours)
-            found = runner.run(run_phases(servers, options, folder / "agent.log"))
+    with ExitStack() as stack:
+        runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
+        if options.only != "ours":
+            servers[USUAL] = stack.enter_context(usual_way(folder, server_core))
+        if options.only != "usual":
+            ours = depot_agent(folder, server_core, options.stations)
+            servers[OURS] = stack.enter_context(ours)
+        found = runner.run(run_phases(servers, options, folder / "agent.log"))
     if OURS in servers:
         rows = verify_stored(folder, servers[OURS].fleet.tally.meter_values)
         say(f"{rows} MeterValues acknowledged, all of them stored")
@@ -335,8 +333,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="depot-bench-", dir=options.folder) as name:
         try:
             summary = run(options, Path(name))
-        except BenchError as error:
-            say(f"failed: {error}")
+        except (BenchError, TimeoutError) as error:
+            say(f"failed: {type(error).__name__} {error}")
             return 1
     if options.json:
         print(json.dumps(summary, indent=2))

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 DRAWN_W = 18_000.0
 """Below the 20 kW that an unmatched vehicle gets, so that the limit is kept."""
@@ -21,24 +21,34 @@ OP_TEXT, OP_CLOSE, OP_PING, OP_PONG = 1, 8, 9, 10
 MASK = bytes(4)
 """A mask of zeros is legal; the server's work of unmasking is the same."""
 
-SAMPLES = b",".join(
-    b'{"value":"%s","context":"Sample.Periodic","format":"Raw",%s}' % (value, rest)
-    for value, rest in (
-        (
-            b"%.1f",
-            b'"measurand":"Energy.Active.Import.Register","location":"Outlet","unit":"Wh"',
-        ),
-        (b"%.1f", b'"measurand":"Power.Active.Import","location":"Outlet","unit":"W"'),
-        (b"%.1f", b'"measurand":"SoC","location":"EV","unit":"Percent"'),
-        (b"20000", b'"measurand":"Power.Offered","location":"Outlet","unit":"W"'),
-        (b"230.1", b'"measurand":"Voltage","phase":"L1-N","location":"Inlet","unit":"V"'),
-        (b"230.4", b'"measurand":"Voltage","phase":"L2-N","location":"Inlet","unit":"V"'),
-        (b"229.8", b'"measurand":"Voltage","phase":"L3-N","location":"Inlet","unit":"V"'),
-        (b"26.1", b'"measurand":"Current.Import","phase":"L1","location":"Inlet","unit":"A"'),
-        (b"26.0", b'"measurand":"Current.Import","phase":"L2","location":"Inlet","unit":"A"'),
-        (b"26.2", b'"measurand":"Current.Import","phase":"L3","location":"Inlet","unit":"A"'),
+
+def _sample(value: bytes, measurand: bytes, place: bytes, unit: bytes) -> bytes:
+    return (
+        b'{"value":"%s","context":"Sample.Periodic","format":"Raw","measurand":"%s",%s,'
+        b'"unit":"%s"}' % (value, measurand, place, unit)
     )
-)  # fmt: skip
+
+
+def _phase(phase: bytes) -> bytes:
+    return b'"phase":"%s","location":"Inlet"' % phase
+
+
+OUTLET, EV = b'"location":"Outlet"', b'"location":"EV"'
+SAMPLES = b",".join(
+    (
+        _sample(b"%.1f", b"Energy.Active.Import.Register", OUTLET, b"Wh"),
+        _sample(b"%.1f", b"Power.Active.Import", OUTLET, b"W"),
+        _sample(b"%.1f", b"SoC", EV, b"Percent"),
+        _sample(b"20000", b"Power.Offered", OUTLET, b"W"),
+        _sample(b"230.1", b"Voltage", _phase(b"L1-N"), b"V"),
+        _sample(b"230.4", b"Voltage", _phase(b"L2-N"), b"V"),
+        _sample(b"229.8", b"Voltage", _phase(b"L3-N"), b"V"),
+        _sample(b"26.1", b"Current.Import", _phase(b"L1"), b"A"),
+        _sample(b"26.0", b"Current.Import", _phase(b"L2"), b"A"),
+        _sample(b"26.2", b"Current.Import", _phase(b"L3"), b"A"),
+    )
+)
+"""Ten sampled values; the first three are filled in for each message."""
 METER_VALUES = (
     b'[2,"%d","MeterValues",{"connectorId":1,"transactionId":%d,"meterValue":'
     b'[{"timestamp":"%s.%03dZ","sampledValue":[' + SAMPLES + b"]}]}]"
@@ -88,6 +98,7 @@ class Station(asyncio.Protocol):
         self._answer: asyncio.Future[Any] | None = None
         self._next: Callable[[], bytes] | None = None
         self._is_waiting = False
+        self._is_closing = False
         self._is_meter = False
         self._sent_at = 0.0
         self._count = 0
@@ -184,21 +195,20 @@ class Station(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
 
     def connection_lost(self, exc: Exception | None) -> None:
         """A server that hangs up is an error while something is awaited."""
         error = exc or ConnectionError(f"the server closed the link of {self._name}")
-        if self._is_waiting:
-            self._tally.errors += 1
-            self._is_waiting = False
+        self._is_waiting = False
+        self._tally.errors += not self._is_closing
         for future in (self._opened, self._answer):
             if future is not None and not future.done():
                 future.set_exception(error)
 
     def close(self) -> None:
         """Close the connection."""
+        self._is_closing = True
         if self._transport is not None:
             self._transport.close()
 
@@ -242,8 +252,8 @@ class Station(asyncio.Protocol):
                 self._answer.set_result(json.loads(body)[2])
         elif opcode == OP_PING:
             self._send(body, OP_PONG)
-        elif opcode == OP_CLOSE:
-            self.close()
+        elif opcode == OP_CLOSE and self._transport is not None:
+            self._transport.close()
 
     def _answered(self, body: bytes) -> None:
         tally = self._tally
@@ -265,9 +275,10 @@ class Station(asyncio.Protocol):
     def _send(self, body: bytes, opcode: int = OP_TEXT) -> None:
         assert self._transport is not None
         size = len(body)
-        head = bytes((0x80 | opcode, 0x80 | size))
-        if size > 125:
-            head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+        short = min(size, 126)
+        head = bytes((0x80 | opcode, 0x80 | short))
+        if short == 126:
+            head += size.to_bytes(2, "big")
         self._transport.write(head + MASK + body)
 
 
@@ -296,21 +307,28 @@ class Fleet:
 
     async def wait_idle(self, within_s: float) -> None:
         """Wait until every station has its last answer."""
-        async with asyncio.timeout(within_s):
-            while any(station.is_waiting for station in self._stations):
-                await asyncio.sleep(0.01)
+        await until(lambda: not any(item.is_waiting for item in self._stations), within_s)
 
     async def wait_quiet(self, quiet_s: float, within_s: float) -> None:
         """Wait until the server has sent no call for a while."""
         began = time.perf_counter()
-        async with asyncio.timeout(within_s):
-            while time.perf_counter() - max(self.tally.called_at, began) < quiet_s:
-                await asyncio.sleep(0.05)
+
+        def is_quiet() -> bool:
+            return time.perf_counter() - max(self.tally.called_at, began) >= quiet_s
+
+        await until(is_quiet, within_s)
 
     def close(self) -> None:
         """Hang up."""
         for station in self._stations:
             station.close()
+
+
+async def until(condition: Callable[[], bool], within_s: float) -> None:
+    """Wait until a condition holds. Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - another process decides, so poll
+            await asyncio.sleep(0.02)
 
 
 def station_id(number: int) -> str:

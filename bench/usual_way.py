@@ -4,6 +4,8 @@ Its ``ocpp`` logger stays at WARNING, so that the comparison is fair to it: at I
 package's usual level, it writes every frame and is a fifth slower.
 """
 
+# ruff: noqa: ARG002 - the package passes every field by name
+
 from __future__ import annotations
 
 import asyncio

@@ -112,7 +112,7 @@ def since(line: Curve, from_s: int) -> Curve:
 def energy_wh(line: Curve, from_s: int, to_s: int) -> float:
     """Integrate the curve over [from_s, to_s): watt-hours."""
     times = [at_s for at_s in edges((line,), from_s) if at_s < to_s]
-    ends = [*times[1:], max(to_s, from_s)]
+    ends = [*times[1:], to_s] if times else []
     return sum(
         value_at(line, at_s) * (end_s - at_s) / 3600
         for at_s, end_s in zip(times, ends, strict=True)

@@ -168,12 +168,16 @@ def match_vehicle(
     session holds at this moment.
     """
     strong = [item for item in evidence if item.kind.is_strong]
-    mac = next(
-        (MacAddress(item.value) for item in strong if item.kind is EvidenceKind.MAC),
-        None,
-    )
     named = {item: _holders(item, registry) for item in strong}
     named = {item: holders for item, holders in named.items() if holders}
+    mac = next(
+        (
+            MacAddress(item.value)
+            for item in (*named, *strong)
+            if item.kind is EvidenceKind.MAC
+        ),
+        None,
+    )
     if not named:
         return Match(outcome=MatchOutcome.NONE, mac=mac, reason=_why_none(evidence))
     candidates = set.intersection(*(set(holders) for holders in named.values()))
@@ -240,7 +244,7 @@ def _holders(item: Evidence, registry: Registry) -> list[VehicleId]:
     if item.kind is EvidenceKind.VIN:
         wanted = item.value.upper()
         rows = registry.values()
-        return [row.vehicle_id for row in rows if (row.vin or "").upper() == wanted]
+        return [row.vehicle_id for row in rows if row.vin and row.vin.upper() == wanted]
     mac = MacAddress(item.value)
     by_port = [row.vehicle_id for row in registry.values() if mac in row.macs]
     if by_port:

@@ -132,7 +132,7 @@ def choose(
     if coming:
         return min(coming, key=lambda item: (item.arrives_at, item.schedule_id))
     past = [item for item in own if item.departs_at <= now < _late(item)]
-    return max(past, key=lambda item: item.departs_at, default=None)
+    return max(past, key=lambda item: (item.departs_at, item.schedule_id), default=None)
 
 
 def wanted(plan: Plan, window: PowerWindow) -> Curve:
@@ -200,13 +200,15 @@ def _tail_w(window: PowerWindow) -> float:
 
 
 def _on_whole_seconds(exact: Sequence[tuple[float, float]]) -> Curve:
-    steps: list[tuple[int, float]] = []
-    before_w: float | None = None
+    """Give each whole second the least that it touches; ``exact`` is in order of time."""
+    least: dict[int, float] = {}
+    before_w = 0.0
     for at, limit_w in exact:
-        rises = before_w is not None and limit_w > before_w
-        at_s = -int(-at // 1) if rises else int(at // 1)
-        while steps and steps[-1][0] > at_s:
-            steps.pop()
-        steps.append((at_s, limit_w))
+        at_s = int(at // 1)
+        if at == at_s:
+            least[at_s] = limit_w
+        else:
+            least[at_s] = min(least.get(at_s, before_w), limit_w)
+            least[at_s + 1] = limit_w
         before_w = limit_w
-    return curve(steps)
+    return curve(least.items())

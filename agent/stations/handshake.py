@@ -51,17 +51,22 @@ class Doors:
 
     stations: Mapping[StationId, StationAccess]
     accepts_unknown: bool = False
-    _by_name: dict[str, StationAccess] = field(default_factory=dict)
+    _by_name: dict[tuple[str, bool], StationAccess] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Index identities and aliases."""
         for access in self.stations.values():
             for name in (access.station_id, *access.aliases):
-                self._by_name[name.casefold()] = access
+                self._by_name[_folded(name)] = access
 
     def find(self, identity: str) -> StationAccess | None:
         """Find a station by the identity in its path."""
-        return self._by_name.get(identity.casefold())
+        return self._by_name.get(_folded(identity))
+
+
+def _folded(name: str) -> tuple[str, bool]:
+    """A name without case; the Kelvin sign folds to k, but is no k (faults.md A5)."""
+    return name.casefold(), name.isascii()
 
 
 def identity_of(path: str) -> str | None:
