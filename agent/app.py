@@ -323,6 +323,7 @@ class Daemon:
             v16=Options16(
                 heartbeat_s=ocpp.heartbeat_s,
                 bare_mac=ocpp.bare_mac_tags,
+                base32_tags="base32-tags" in quirks,
                 accepted_vendors=frozenset(ocpp.accepted_vendors),
                 extractors=tuple(
                     ExtractorRule(

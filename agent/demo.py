@@ -82,7 +82,9 @@ class Visit:
     _over: int = 0
     _is_over: bool = False
 
-    def look(self, now: datetime, planned_w: float, drawn_w: float, memory: timedelta) -> None:
+    def look(
+        self, now: datetime, planned_w: float, drawn_w: float, memory: timedelta
+    ) -> None:
         """Take one sample; ``memory`` is how long an older, higher plan may still act."""
         last_at = self.drawn[-1][0] if self.drawn else now
         hours = (now - last_at).total_seconds() / 3600

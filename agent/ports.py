@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -263,8 +263,12 @@ class Stations(Protocol):
         evse_id: EvseId,
         profile: ChargingProfile,
         priority: Priority,
+        on_late: Callable[[OrderAnswer], None] | None = None,
     ) -> OrderAnswer:
-        """Send a charging profile and wait for the answer. Never raises for silence."""
+        """Send a charging profile and wait for the answer. Never raises for silence.
+
+        ``on_late`` hears of an answer that comes after the wait was given up (RPC-03).
+        """
         ...
 
 
@@ -322,6 +326,10 @@ class Fleet(Protocol):
 
     async def schedules(self) -> SchedulesRead:
         """Read the depot's schedules. Raises CloudFault."""
+        ...
+
+    async def active_schedule(self, vehicle_id: VehicleId) -> SchedulesRead:
+        """Read the running or next schedule of one vehicle. Raises CloudFault."""
         ...
 
     async def deliver(self, report: Report, schedule_text: str | None) -> str:

@@ -31,7 +31,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         state = "reachable" if cloud["reachable"] else f"[red]away[/red]: {cloud['error']}"
         out.print(f"cloud {cloud['cloud']}: {state}")
     if found["not_following"]:
-        out.print(f"[red]not following their limit: {', '.join(found['not_following'])}[/red]")
+        out.print(
+            f"[red]not following their limit: {', '.join(found['not_following'])}[/red]"
+        )
 
 
 @app.command()
@@ -46,7 +48,17 @@ def stations(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         return
     rows = [(station, evse) for station in found for evse in station["evses"]]
     _table(
-        ("outlet", "state", "OCPP", "model", "vehicle", "power", "limit", "planned", "proved"),
+        (
+            "outlet",
+            "state",
+            "OCPP",
+            "model",
+            "vehicle",
+            "power",
+            "limit",
+            "planned",
+            "proved",
+        ),
         [
             (
                 f"{station['station_id']}/{evse['evse_id']}",
@@ -57,7 +69,9 @@ def stations(config: ConfigOption = None, as_json: JsonOption = False) -> None:
                 _kw(evse["power_w"]),
                 _kw(evse["limit_w"]["confirmed"]),
                 _kw(evse["limit_w"]["planned"]),
-                {True: "yes", False: "[red]no[/red]", None: ""}[evse["limit_w"]["verified"]],
+                {True: "yes", False: "[red]no[/red]", None: ""}[
+                    evse["limit_w"]["verified"]
+                ],
             )
             for station, evse in rows
         ],
@@ -79,7 +93,17 @@ def sessions(
         print_json(found)
         return
     _table(
-        ("session", "outlet", "vehicle", "match", "state", "plugged", "ended", "energy", "SoC"),
+        (
+            "session",
+            "outlet",
+            "vehicle",
+            "match",
+            "state",
+            "plugged",
+            "ended",
+            "energy",
+            "SoC",
+        ),
         [
             (
                 row["session_id"],
@@ -156,7 +180,16 @@ def plans(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print_json(found)
         return
     _table(
-        ("schedule", "vehicle", "arrives", "departs", "target", "segments", "planned at", "session"),
+        (
+            "schedule",
+            "vehicle",
+            "arrives",
+            "departs",
+            "target",
+            "segments",
+            "planned at",
+            "session",
+        ),
         [
             (
                 row["schedule_id"],

@@ -92,7 +92,9 @@ def ask_daemon(
     for transport, base in ways:
         content = None if body is None else orjson.dumps(body)
         try:
-            with httpx.Client(transport=transport, base_url=base, timeout=ANSWER_S) as client:
+            with httpx.Client(
+                transport=transport, base_url=base, timeout=ANSWER_S
+            ) as client:
                 answer = client.request(method, path, content=content)
                 return answer.status_code, orjson.loads(answer.content)
         except (httpx.HTTPError, orjson.JSONDecodeError, PermissionError):

@@ -48,7 +48,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another seed, another night.")] = 1,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Fault of a station as STATION=NAME, e.g. CP-03=ignore-profiles."),
+        typer.Option(
+            help="Fault of a station as STATION=NAME, e.g. CP-03=ignore-profiles."
+        ),
     ] = None,
     report: Annotated[Path, typer.Option(help="Folder of the report and the log.")] = Path(
         "demo-report"
@@ -124,9 +126,10 @@ class _LiveView:
         self._next = now + LOOK_EVERY_S
         grid_w = stage.grid_w()
         passed = (stage.clock.now() - EVENING) / (stage.scenario.end - EVENING)
+        cap, peak = stage.cap_w / 1000, stage.peak[1] / 1000
         head = Text(
-            f"{stage.clock.now():%H:%M}   {grid_w / 1000:.0f} of {stage.cap_w / 1000:.0f} kW "
-            f"(largest {stage.peak[1] / 1000:.0f} kW)"
+            f"{stage.clock.now():%H:%M}   {grid_w / 1000:.0f} of {cap:.0f} kW "
+            f"(largest {peak:.0f} kW)"
         )
         rows = Table(box=None, header_style="bold")
         for name in ("vehicle", "outlet", "SoC", "drawn", "planned"):
@@ -191,7 +194,9 @@ def _print_result(result: DemoResult) -> None:
             f"[red]not kept:[/red] {vehicle.name} at {vehicle.station_id}/"
             f"{vehicle.connector}: {visit.note}"
         )
-    out.print("[green]Every plan was kept.[/green]" if result.is_good else "[red]Failed.[/red]")
+    out.print(
+        "[green]Every plan was kept.[/green]" if result.is_good else "[red]Failed.[/red]"
+    )
 
 
 def _report(result: DemoResult) -> Report:
@@ -215,7 +220,7 @@ def _report(result: DemoResult) -> Report:
                 name=visit.vehicle.name,
                 outlet=f"{visit.vehicle.station_id}/{visit.vehicle.connector}",
                 ocpp_version="1.6",
-                plugged_at=visit.plugged_at,
+                plugged_at=visit.plugged_at or visit.vehicle.arrival,
                 unplugged_at=visit.unplugged_at,
                 planned_wh=visit.planned_wh,
                 drawn_wh=visit.drawn_wh,
@@ -237,15 +242,21 @@ def _report(result: DemoResult) -> Report:
 
 @app.command()
 def simulate(
-    url: Annotated[str, typer.Argument(help="ws:// or wss:// address; the id is appended.")],
+    url: Annotated[
+        str, typer.Argument(help="ws:// or wss:// address; the id is appended.")
+    ],
     stations: Annotated[int, typer.Option(min=1, max=500)] = 1,
     vehicles: Annotated[int, typer.Option(min=1, max=1000)] = 2,
     speed: Annotated[float, typer.Option(min=1, max=SPEED_MAX)] = 60.0,
     minutes: Annotated[float, typer.Option(min=1, help="Simulated minutes.")] = 600.0,
     password: Annotated[str | None, typer.Option(help="Basic password of all.")] = None,
-    fault: Annotated[list[str] | None, typer.Option(help="Fault by name; repeatable.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Fault by name; repeatable.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Station ids are PREFIX-01, ...")] = "CP",
-    id_form: Annotated[str, typer.Option(help="How the MAC is told: vid, bare, ...")] = "vid",
+    id_form: Annotated[
+        str, typer.Option(help="How the MAC is told: vid, bare, ...")
+    ] = "vid",
     seed: int = 1,
 ) -> None:
     """Run virtual OCPP 1.6 stations and vehicles against any central system.
@@ -260,7 +271,7 @@ def simulate(
             speed=speed,
             minutes=minutes,
             password=password,
-            faults=check_faults(tuple(fault or ())) and tuple(fault or ()),
+            faults=tuple(sorted(check_faults(fault or ()))),
             seed=seed,
             station_prefix=prefix,
             id_form=id_form,

@@ -107,7 +107,9 @@ def call(
     station: Annotated[str, typer.Argument(help="Station id.")],
     action: Annotated[str, typer.Argument(help="OCPP action.")],
     payload: Annotated[str, typer.Argument(help="Its payload as JSON.")] = "{}",
-    force: Annotated[bool, typer.Option(help="Send it though it breaks power rules.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Send it though it breaks power rules.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Send one OCPP call through the daemon's queue and print the answer.

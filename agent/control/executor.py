@@ -317,7 +317,11 @@ class Executor:
             )
             self.orders += 1
             answer = await self._stations.set_limit(
-                outlet[0], outlet[1], compiled.profile, priority
+                outlet[0],
+                outlet[1],
+                compiled.profile,
+                priority,
+                lambda late: self._late(outlet, sent, late),
             )
             depot.power[outlet] = self._after(outlet, sent, answer)
             if answer.answer is Answer.ACCEPTED:
@@ -340,6 +344,19 @@ class Executor:
         if answer.answer in (Answer.REFUSED, Answer.ERROR):
             return reconcile.refused(power, answer.detail)
         return reconcile.unanswered(power, answer.detail)
+
+    def _late(self, outlet: Outlet, sent: Sent, answer: OrderAnswer) -> None:
+        """Take an answer that came after we gave up: what may hold now does (RPC-03)."""
+        power = self._depot.power_of(outlet)
+        newest = power.doubtful
+        if newest is None or newest.sent_at != sent.sent_at:
+            return  # another order left since: its own answer decides
+        if answer.answer is Answer.ACCEPTED:
+            self._depot.power[outlet] = reconcile.accepted(power, newest, self._clock.now())
+            log.info("limit_confirmed", station_id=outlet[0], evse_id=outlet[1], late=True)
+        elif answer.answer is Answer.REFUSED:
+            self._depot.power[outlet] = reconcile.refused(power, answer.detail)
+        self._depot.changed.set()
 
     async def _save(self, outlet: Outlet) -> None:
         record = LimitSaved(outlet=outlet, power=self._depot.power_of(outlet))

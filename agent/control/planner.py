@@ -21,12 +21,22 @@ from agent.domain.errors import CloudFault, StoreFault
 from agent.domain.ids import ScheduleId
 from agent.domain.plan import Schedule
 from agent.domain.retry import wait_s
-from agent.ports import Clock, Fleet, Ids, SchedulesSaved, Store, VehiclesSaved
+from agent.ports import (
+    Clock,
+    Fleet,
+    Ids,
+    SchedulesRead,
+    SchedulesSaved,
+    Store,
+    VehiclesSaved,
+)
 
 log = structlog.get_logger()
 
 AFTER_MATCH_S = 2.0
 """ChargEye plans when a vehicle connects: look soon after a match (clock seconds)."""
+ACTIVE_MAX = 10
+"""Single vehicles asked for per poll."""
 POLL_FLOOR_S = 0.2
 """Real seconds between two polls, however fast the clock runs."""
 CONFIRM_S = 600.0
@@ -148,7 +158,7 @@ class Planner:
     # --- schedules --------------------------------------------------------------------
 
     async def _schedules(self) -> None:
-        read = await self._fleet.schedules()
+        read = await self._with_active(await self._fleet.schedules())
         now = self._clock.now()
         for problem in read.problems:
             log.warning("schedule_row_odd", reason=problem)
@@ -180,6 +190,28 @@ class Planner:
             self._depot.schedules = {**seen, **kept}
             await self._intake.rebind()
             self._depot.changed.set()
+
+    async def _with_active(self, read: SchedulesRead) -> SchedulesRead:
+        """Ask for the active slot of vehicles that are plugged in without one."""
+        listed = {schedule.vehicle_id for schedule, _ in read.schedules}
+        wanted = [
+            session.vehicle_id
+            for session in self._depot.open_sessions()
+            if session.vehicle_id is not None and session.vehicle_id not in listed
+        ]
+        for vehicle_id in list(dict.fromkeys(wanted))[:ACTIVE_MAX]:
+            try:
+                more = await self._fleet.active_schedule(vehicle_id)
+            except CloudFault as fault:
+                if fault.retryable:
+                    raise
+                continue  # the path is inferred: a 404 is no news
+            read = SchedulesRead(
+                schedules=[*read.schedules, *more.schedules],
+                refused=[*read.refused, *more.refused],
+                problems=[*read.problems, *more.problems],
+            )
+        return read
 
     def _accept(
         self,

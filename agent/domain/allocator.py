@@ -1,7 +1,7 @@
 """Division of the depot's power among outlets: never above any cap, at any instant.
 
-Max-min fair ("water-filling", ocpp-depot.md D3): all shares rise together, each stops
-at what its plan asks for, and what is left is shared by the rest. Every node of the
+Max-min fair ("water-filling", ocpp-depot.md D3): the lowest shares rise together, each
+stops at what its plan asks for, and what is left is shared by the rest. Every node of the
 tree (station, circuit, site) holds for the whole horizon, not only now, because the
 curves that are installed go on when the gateway is gone (B10.3).
 """
@@ -151,16 +151,19 @@ def _fill(
     nodes: Sequence[Node],
     free: Sequence[float],
 ) -> None:
-    """Raise all shares together until each meets its want or a full feeder."""
+    """Raise the lowest shares together until each meets its want or a full feeder."""
     rising = {outlet for outlet in given if wants[outlet] - given[outlet] > EPSILON_W}
     while rising:
-        step = min(wants[outlet] - given[outlet] for outlet in rising)
+        level_w = min(given[outlet] for outlet in rising)
+        lowest = {outlet for outlet in rising if given[outlet] <= level_w + EPSILON_W}
+        step = min(wants[outlet] - given[outlet] for outlet in lowest)
+        step = min([step, *(given[outlet] - level_w for outlet in rising - lowest)])
         for node, free_w in zip(nodes, free, strict=True):
-            count = sum(1 for outlet in rising if outlet in node.members)
+            count = sum(1 for outlet in lowest if outlet in node.members)
             if count:
                 step = min(step, (free_w - _sum(given, node)) / count)
         step = max(step, 0.0)
-        for outlet in rising:
+        for outlet in lowest:
             given[outlet] += step
         full = [
             node

@@ -36,6 +36,7 @@ QUIRKS = {
     "no-zero": "a limit of 0 ends the transaction (LIM-09)",
     "no-default-profile": "TxDefaultProfile is refused or ignored (PRF-01)",
     "no-configuration": "GetConfiguration is not answered (CFG-01)",
+    "base32-tags": "the EV id is written in Base32 in the idTag (A2)",
     "no-ping": "WebSocket pings are not answered (NET-03)",
 }
 """Names accepted in ``[[stations]] quirks``, with what they mean."""

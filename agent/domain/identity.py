@@ -6,6 +6,8 @@ decides whether a plan applies. The Kempower prefix is documented in chargeye.md
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ STATION_PREFIXES = ("60FAB1",)
 """Charger makers' own prefixes: such an address is a station, not a vehicle."""
 MAC_DIGITS = 12
 EUI_DIGITS = 16
+BASE32_CHARACTERS = (10, 13)
 CUT_DIGITS_MIN = 6
 """A cut address must at least name its maker to be a suggestion."""
 EVIDENCE_MAX = 16
@@ -106,13 +109,19 @@ def normalise_mac(raw: str) -> MacAddress | None:
 
 
 def read_token(
-    raw: str, *, source: str, at: datetime, bare_mac: bool = True
+    raw: str,
+    *,
+    source: str,
+    at: datetime,
+    bare_mac: bool = True,
+    is_base32: bool = False,
 ) -> tuple[Evidence, ...]:
     """Read what an id token may say about the vehicle (ocpp-depot.md A2).
 
     ``bare_mac``: whether 12 hex digits without ``VID:`` count as a MAC at this
-    station. Returns no evidence for an empty token, and plain ID_TOKEN evidence for
-    a token that is no address.
+    station. ``is_base32``: whether this station writes the EVCCID in Base32. Returns no
+    evidence for an empty token, and plain ID_TOKEN evidence for a token that is no
+    address.
     """
     text = raw.strip()
     if not text:
@@ -124,6 +133,9 @@ def read_token(
     def add(kind: EvidenceKind, value: str) -> None:
         found.append(Evidence(kind=kind, value=value, raw=raw[:64], source=source, at=at))
 
+    if is_base32:
+        digits = _from_base32(_VID.sub("", text)) or digits
+        has_prefix = has_prefix or len(digits) in (MAC_DIGITS, EUI_DIGITS)
     if _HEX.match(digits) and (has_prefix or bare_mac):
         for kind, value in _addresses(digits, has_prefix=has_prefix):
             add(kind, value)
@@ -179,7 +191,8 @@ def match_vehicle(
         None,
     )
     if not named:
-        return Match(outcome=MatchOutcome.NONE, mac=mac, reason=_why_none(evidence))
+        reason = _why_none(evidence, registry)
+        return Match(outcome=MatchOutcome.NONE, mac=mac, reason=reason)
     candidates = set.intersection(*(set(holders) for holders in named.values()))
     if len(candidates) != 1:
         return Match(outcome=MatchOutcome.AMBIGUOUS, mac=mac, reason=_why_many(named))
@@ -230,6 +243,17 @@ def _from_eight_bytes(digits: str) -> list[tuple[EvidenceKind, str]]:
     return []
 
 
+def _from_base32(text: str) -> str | None:
+    """Hex digits of a Base32 text of 6 or 8 bytes (10 or 13 characters), else None."""
+    plain = text.strip().upper().rstrip("=")
+    if len(plain) not in BASE32_CHARACTERS:
+        return None
+    try:
+        return base64.b32decode(plain + "=" * (-len(plain) % 8)).hex().upper()
+    except binascii.Error:
+        return None
+
+
 def _accept(digits: str) -> MacAddress | None:
     if len(digits) != MAC_DIGITS or not _HEX.match(digits):
         return None
@@ -252,11 +276,28 @@ def _holders(item: Evidence, registry: Registry) -> list[VehicleId]:
     return [row.vehicle_id for row in registry.values() if row.fallback_mac == mac]
 
 
-def _why_none(evidence: Collection[Evidence]) -> str:
+def _why_none(evidence: Collection[Evidence], registry: Registry) -> str:
     if not evidence:
         return "the station reported nothing about the vehicle"
     shown = ", ".join(f"{item.kind} {item.value}" for item in list(evidence)[:3])
-    return f"no vehicle in the registry has {shown}"
+    reason = f"no vehicle in the registry has {shown}"
+    hints = _suggestions(evidence, registry)
+    if len(hints) == 1:
+        reason += f"; it may be {hints.pop()}, which weak evidence suggests"
+    return reason
+
+
+def _suggestions(evidence: Collection[Evidence], registry: Registry) -> set[VehicleId]:
+    """Vehicles that a cut or converted address would fit: for people, never for plans."""
+    weak = [item for item in evidence if not item.kind.is_strong]
+    return {
+        row.vehicle_id
+        for row in registry.values()
+        for mac in (*row.macs, *([row.fallback_mac] if row.fallback_mac else []))
+        for item in weak
+        if (item.kind is EvidenceKind.MAC_PREFIX and mac.startswith(item.value))
+        or (item.kind is EvidenceKind.MAC_EUI64 and mac == item.value)
+    }
 
 
 def _why_many(named: Mapping[Evidence, list[VehicleId]]) -> str:

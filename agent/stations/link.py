@@ -30,6 +30,8 @@ SILENCE_MAX_MUTE_S = 900.0
 MUTE_AFTER_PINGS = 2
 TIMEOUTS_MAX = 6
 """Calls in a row without an answer on a living link: the receiver hangs (NET-06)."""
+CLOCK_ACTION = "Heartbeat"
+"""Answered anew each time: its answer is the time, and ids may be constant (RPC-07)."""
 
 
 class Wire(Protocol):
@@ -203,7 +205,8 @@ class Link:
                 answer = framing.result_frame(call.message_id, reply.payload)
             else:
                 answer = framing.error_frame(call.message_id, reply.code, reply.description)
-            self._machine.remember(call.message_id, text, answer)
+            if call.action != CLOCK_ACTION:
+                self._machine.remember(call.message_id, text, answer)
         return await self._send(answer)
 
     async def _refuse(self, frame: framing.BadFrame) -> None:

@@ -16,6 +16,9 @@ from agent.stations.times import believable, parse_number
 SAMPLES_MAX = 1000
 """Sampled values read from one message; the rest is counted (I12)."""
 
+NUMBER_MAX = 1e12
+"""No meter shows more; products and sums of what is below stay finite."""
+
 _ENERGY = "Energy.Active.Import.Register"
 _KILO = ("kWh", "kW", "kwh", "kw", "KWH", "KW")
 
@@ -40,6 +43,8 @@ def read_meter_values(values: Any, now: datetime) -> tuple[Readings, str | None]
         if len(samples) > budget:
             problem = f"more than {SAMPLES_MAX} sampled values: the rest was left out"
             samples = samples[:budget]
+        if not samples:
+            continue  # MTR-06, or past the budget: no reading
         budget -= len(samples)
         at, oddity = believable(value.get("timestamp"), now)
         problem = problem or oddity
@@ -65,9 +70,11 @@ def _read(  # noqa: C901, PLR0912, PLR0915 - one pass over the hot path
             continue
         get = sample.get
         number = parse_number(get("value"))
-        if number is None:
+        if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
             continue
-        measurand = get("measurand", _ENERGY)
+        measurand = get("measurand")
+        if measurand is None:
+            measurand = _ENERGY
         if measurand == "Voltage":
             if voltage is None and number > 0:
                 voltage = number

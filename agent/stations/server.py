@@ -91,7 +91,7 @@ class SocketWire:
     async def ping(self) -> Awaitable[float]:
         """Send a ping."""
         try:
-            return await self._socket.ping()
+            return _pong(await self._socket.ping())
         except websockets.ConnectionClosed as closed:
             raise WireClosed from closed
 
@@ -312,6 +312,7 @@ class StationServer:
         evse_id: EvseId,
         profile: ChargingProfile,
         priority: Priority,
+        on_late: Callable[[OrderAnswer], None] | None = None,
     ) -> OrderAnswer:
         """Send a charging profile and read the answer."""
         live = self.links.get(station_id)
@@ -321,7 +322,14 @@ class StationServer:
             payload = v16_orders.set_charging_profile(evse_id, profile)
         except StationFault as fault:
             return OrderAnswer(answer=Answer.ERROR, detail=str(fault))
-        outcome = await live.link.call(v16_orders.SET_CHARGING_PROFILE, payload, priority)
+
+        def late(outcome: CallOutcome) -> None:
+            if on_late is not None:
+                on_late(v16_orders.read_answer(outcome))
+
+        outcome = await live.link.call(
+            v16_orders.SET_CHARGING_PROFILE, payload, priority, late
+        )
         return v16_orders.read_answer(outcome)
 
     async def call(
@@ -348,6 +356,14 @@ class StationView:
         """Bind to the depot's state."""
         self.known_connectors = known_connectors
         self.open_outlets = open_outlets
+
+
+async def _pong(waiter: Awaitable[float]) -> float:
+    """Wait for a pong; a connection that ends meanwhile is an event, not an error."""
+    try:
+        return await waiter
+    except websockets.ConnectionClosed as closed:
+        raise WireClosed from closed
 
 
 async def _is_alive(old: LiveLink) -> bool:

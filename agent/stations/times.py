@@ -16,6 +16,9 @@ FUTURE_MAX = timedelta(seconds=90)
 PAST_MAX = timedelta(days=400)
 """A queued message may be months old (OFF-01); 1970 is a clock without time."""
 
+WHOLE_MAX = 2**53
+"""Beyond, a number that came as a float is no whole number any more."""
+
 _SHORT_OFFSET = re.compile(r"([+-]\d{2})$")
 _FRACTION = re.compile(r"\.(\d{1,9})\d*")
 
@@ -77,10 +80,8 @@ def parse_number(value: object) -> float | None:
 
 def parse_int(value: object) -> int | None:
     """Read a whole number from number or text; None when there is none."""
-    if type(value) is int:
-        return value
-    found = parse_number(value)
-    if found is None or abs(found) > 2**63 or found != int(found):
+    found = value if type(value) is int else parse_number(value)
+    if found is None or abs(found) > WHOLE_MAX or found != int(found):
         return None
     return int(found)
 

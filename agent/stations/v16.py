@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import orjson
 import structlog
 from ocpp.v16.enums import (
     Action,
@@ -23,7 +24,7 @@ from ocpp.v16.enums import (
 
 from agent.domain import events
 from agent.domain.events import ConnectorStatus
-from agent.domain.identity import mac_evidence, read_token
+from agent.domain.identity import Evidence, mac_evidence, read_token
 from agent.domain.ids import ConnectorId, EvseId, StationId, TransactionId
 from agent.domain.station import EVSES_MAX
 from agent.ports import Clock, EventSink
@@ -31,7 +32,7 @@ from agent.stations import schemas
 from agent.stations.extractors import ExtractorRule, extract
 from agent.stations.framing import Call, Payload
 from agent.stations.link import Reply
-from agent.stations.samples import read_meter_values
+from agent.stations.samples import NUMBER_MAX, read_meter_values
 from agent.stations.times import believable, parse_int, parse_number, utc_text
 
 log = structlog.get_logger()
@@ -54,6 +55,7 @@ class Options16:
 
     heartbeat_s: int = 300
     bare_mac: bool = True
+    base32_tags: bool = False
     extractors: tuple[ExtractorRule, ...] = ()
     accepted_vendors: frozenset[str] = frozenset()
 
@@ -101,6 +103,15 @@ class Adapter16:
     async def _emit(self, event: events.Event) -> TransactionId | None:
         answer = await self.sink.handle(self.station_id, event)
         return answer.transaction_id
+
+    def _read_token(self, token: str, source: str, now: datetime) -> tuple[Evidence, ...]:
+        return read_token(
+            token,
+            source=source,
+            at=now,
+            bare_mac=self.options.bare_mac,
+            is_base32=self.options.base32_tags,
+        )
 
     async def _note(self, text: str, evse_id: EvseId | None) -> None:
         log.info(
@@ -163,9 +174,7 @@ class Adapter16:
         """Authorize: accepted by policy; the token may name the vehicle (A1)."""
         token = _text(payload.get("idTag"))
         connector = parse_int(payload.get("connectorId"))
-        evidence = read_token(
-            token, source="Authorize", at=now, bare_mac=self.options.bare_mac
-        )
+        evidence = self._read_token(token, "Authorize", now)
         if token:
             await self._emit(
                 events.IdTokenPresented(
@@ -188,7 +197,7 @@ class Adapter16:
             if connector != 0 and connector is not None:
                 return {"transactionId": int(transaction_id), "idTagInfo": ACCEPTED}
             connector = 1
-        given = payload.get("timestamp")
+        given = str(payload.get("timestamp"))[:64]
         key = f"{connector}|{token.upper()}|{given}|{meter_start}"
         answer = await self._emit(
             events.TransactionStarted(
@@ -199,12 +208,7 @@ class Adapter16:
                 at=at,
                 id_token=token,
                 meter_start_wh=_register(meter_start),
-                evidence=read_token(
-                    token,
-                    source="StartTransaction",
-                    at=now,
-                    bare_mac=self.options.bare_mac,
-                ),
+                evidence=self._read_token(token, "StartTransaction", now),
             )
         )
         if oddity is not None:
@@ -255,8 +259,9 @@ class Adapter16:
         vendor = _text(payload.get("vendorId"))
         message = _text(payload.get("messageId"))
         data = payload.get("data")
-        if isinstance(data, str) and len(data) > DATA_MAX:
-            await self._note(f"DataTransfer of {len(data)} characters dropped", None)
+        size = len(data if isinstance(data, str) else orjson.dumps(data))
+        if size > DATA_MAX:
+            await self._note(f"DataTransfer of {size} characters dropped", None)
             data = None
         rules = [rule for rule in self.options.extractors if rule.vendor_id == vendor]
         fitting = [rule for rule in rules if rule.message_id in ("", message)]
@@ -355,4 +360,4 @@ def _shown(connector: int | None) -> str:
 
 def _register(value: float | None) -> float | None:
     """A register below zero means that the meter could not be read (C2)."""
-    return None if value is None or value < 0 else value
+    return None if value is None or not 0 <= value < NUMBER_MAX else value

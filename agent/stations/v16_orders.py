@@ -68,7 +68,8 @@ def read_answer(outcome: CallOutcome) -> OrderAnswer:
         return OrderAnswer(
             answer=answer, detail=f"{outcome.code} {outcome.description}".strip()[:120]
         )
-    status = str(outcome.payload.get("status", ""))
+    said = outcome.payload.get("status")
+    status = said if isinstance(said, str) else ""
     if status.lower() == ChargingProfileStatus.accepted.value.lower():
         return OrderAnswer(answer=Answer.ACCEPTED)
     if not status:

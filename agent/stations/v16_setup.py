@@ -16,6 +16,7 @@ from ocpp.v16.enums import Action, ConfigurationKey, ConfigurationStatus, Messag
 
 from agent.domain.capability import Capabilities, read_configuration
 from agent.domain.ids import StationId
+from agent.domain.station import EVSES_MAX
 from agent.ports import EventSink, Priority
 from agent.stations.framing import Payload
 from agent.stations.link import CallOutcome, Link
@@ -218,7 +219,8 @@ class Setup16:
         if has_booted:
             await asyncio.sleep(STATUS_WAIT_S * self.pace)
         known = set(self.known_connectors())
-        wanted = range(1, (said.connectors or max([*known, 1])) + 1)
+        connectors = said.connectors or max([*known, 1])
+        wanted = range(1, min(connectors, EVSES_MAX) + 1)
         for connector in wanted:
             if generation != self._generation:
                 return
@@ -249,4 +251,5 @@ def _keys(payload: Payload) -> dict[str, str]:
 
 
 def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdigit() else None
+    digits = "" if text is None else text.strip()
+    return int(digits) if digits.isascii() and digits.isdigit() else None
