@@ -28,8 +28,8 @@ EVENING = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
 """When the simulated night begins; any evening would do."""
 EFFICIENCY = 0.94
 FALLBACK_KW = 2.0
-BUSY_SHARE, CAP_OVER_MEAN = 0.8, 1.35
-"""Vehicles stay most of the night; the cap is a third above the mean power they need."""
+BUSY_SHARE, CAP_OVER_MEAN = 0.85, 1.15
+"""Vehicles stay most of the night; the cap is a little above the mean power they need."""
 PLAN_SHARE = 0.97
 """The planner leaves a little of the cap, as a careful site would set it up."""
 SAMPLE_S = 0.1

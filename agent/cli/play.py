@@ -161,21 +161,22 @@ def _fault(text: str) -> tuple[str, str]:
 
 def _print_result(result: DemoResult) -> None:
     rows = Table(box=None, header_style="bold")
-    for name in ("vehicle", "outlet", "energy planned", "drawn", "peak planned", "drawn"):
-        rows.add_column(name, justify="right" if name != "vehicle" else "left")
-    for name in ("SoC", "target", "plan"):
-        rows.add_column(name)
+    rows.add_column("vehicle")
+    rows.add_column("outlet")
+    for name in ("kWh plan", "drawn", "kW plan", "peak", "SoC %", "target"):
+        rows.add_column(name, justify="right", no_wrap=True)
+    rows.add_column("plan")
     for visit in result.visits:
         vehicle = visit.vehicle
         rows.add_row(
             vehicle.name,
             f"{vehicle.station_id}/{vehicle.connector}",
-            f"{visit.planned_wh / 1000:.1f} kWh",
-            f"{visit.drawn_wh / 1000:.1f} kWh",
-            f"{visit.planned_peak_w / 1000:.1f} kW",
-            f"{visit.peak_w / 1000:.1f} kW",
-            f"{vehicle.soc_start:.0f} to {visit.soc_end or 0:.0f} %",
-            f"{vehicle.soc_target:.0f} %",
+            f"{visit.planned_wh / 1000:.1f}",
+            f"{visit.drawn_wh / 1000:.1f}",
+            f"{visit.planned_peak_w / 1000:.1f}",
+            f"{visit.peak_w / 1000:.1f}",
+            f"{vehicle.soc_start:.0f} to {visit.soc_end or 0:.0f}",
+            f"{vehicle.soc_target:.0f}",
             f"[red]{visit.note}[/red]" if visit.note else "[green]kept[/green]",
         )
     out.print(rows)

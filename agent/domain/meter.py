@@ -78,13 +78,13 @@ def add_reading(
     history = state.history
     anomaly: str | None = None
     gained = 0.0
+    soc, soc_at, soc_first, doubtful_soc = _soc(state, reading)
     if reading.register_wh is not None:
         gained, doubtful_wh, anomaly = _gain(state, reading, rated_w)
         if doubtful_wh is None:
             energy_wh += gained
-            history = _spread(
-                history, register_at or reading.at, reading.at, gained, reading
-            )
+            said = soc if soc == reading.soc_percent else None
+            history = _spread(history, register_at or reading.at, reading.at, gained, said)
             register_wh = reading.register_wh
             register_at = reading.at
     power_w, power_at = state.power_w, state.power_at
@@ -97,7 +97,6 @@ def add_reading(
         span_s = (reading.at - state.register_at).total_seconds()
         if span_s >= 1:
             power_w, power_at = gained * 3600 / span_s, reading.at
-    soc, soc_at, soc_first, doubtful_soc = _soc(state, reading)
     new = MeterState(
         energy_wh,
         register_wh,
@@ -120,14 +119,17 @@ def settle(
 ) -> MeterState:
     """Correct the account at the end of a transaction by what is still owed, Wh."""
     since = state.register_at or at
-    reading = MeterReading(at, register_wh=register_wh)
+    if owed_wh >= 0:
+        history = _spread(state.history, since, at, owed_wh, None)
+    else:
+        history = _take_back(state.history, min(-owed_wh, state.energy_wh))
     return replace(
         state,
         energy_wh=max(state.energy_wh + owed_wh, 0.0),
         register_wh=register_wh,
         register_at=at,
         doubtful_wh=None,
-        history=_spread(state.history, min(since, at), at, owed_wh, reading),
+        history=history,
     )
 
 
@@ -186,13 +188,13 @@ def _spread(
     from_at: datetime,
     to_at: datetime,
     energy_wh: float,
-    reading: MeterReading,
+    soc: float | None,
 ) -> tuple[HistorySlot, ...]:
     """Put energy into its quarter hours, in proportion to time."""
     to_s = to_at.timestamp()
     from_s = min(from_at.timestamp(), to_s)
     slot_s = int(to_s // HISTORY_SLOT_S) * HISTORY_SLOT_S
-    soc = reading.soc_percent or None
+    soc = soc or None
     if from_s >= slot_s and history and history[-1][0] == slot_s:
         last = history[-1]
         new = (slot_s, last[1] + energy_wh, last[2] or soc, soc or last[3])
@@ -202,12 +204,32 @@ def _spread(
     begin_s = max(begin_s, slot_s - (HISTORY_MAX - 1) * HISTORY_SLOT_S)
     span_s = to_s - from_s
     while begin_s <= slot_s:
-        end_s = begin_s + HISTORY_SLOT_S
-        part_s = min(end_s, to_s) - max(begin_s, from_s)
-        share = energy_wh * part_s / span_s if span_s > 0 else energy_wh
+        end_s = min(begin_s + HISTORY_SLOT_S, to_s)
+        share = energy_wh * (end_s - from_s) / span_s if span_s > 0 else energy_wh
         _add_slot(slots, (begin_s, share, soc, soc))
-        begin_s = end_s
-    return tuple(slots[-HISTORY_MAX:])
+        begin_s, from_s = begin_s + HISTORY_SLOT_S, end_s
+    return _bounded(slots)
+
+
+def _take_back(history: tuple[HistorySlot, ...], energy_wh: float) -> tuple[HistorySlot, ...]:
+    """Remove energy that was counted too much, newest first."""
+    slots = list(history)
+    for index in range(len(slots) - 1, -1, -1):
+        start_s, held_wh, soc_first, soc_last = slots[index]
+        taken_wh = min(held_wh, energy_wh)
+        slots[index] = (start_s, held_wh - taken_wh, soc_first, soc_last)
+        energy_wh -= taken_wh
+    return tuple(slots)
+
+
+def _bounded(slots: list[HistorySlot]) -> tuple[HistorySlot, ...]:
+    extra = len(slots) - HISTORY_MAX
+    if extra > 0:
+        older_wh = sum(slot[1] for slot in slots[:extra])
+        start_s, held_wh, soc_first, soc_last = slots[extra]
+        first = (start_s, held_wh + older_wh, slots[0][2] or soc_first, soc_last)
+        slots[: extra + 1] = [first]
+    return tuple(slots)
 
 
 def _add_slot(slots: list[HistorySlot], new: HistorySlot) -> None:

@@ -101,7 +101,8 @@ def may_draw(
     is taken at what it draws, if that is more.
     """
     if transaction_id is None:
-        return constant(min(power.default_w or fallback_w, rated_w))
+        idle_w = power.default_w if power.default_w is not None else fallback_w
+        return constant(min(idle_w, rated_w))
     base = power.default_w if power.default_w is not None else rated_w
     own = power.confirmed
     if own is not None and own.transaction_id == transaction_id:
@@ -172,11 +173,7 @@ def ordered(power: OutletPower, sent: Sent) -> OutletPower:
 
 def accepted(power: OutletPower, sent: Sent, now: datetime) -> OutletPower:
     """Account for an accepted order: wanted becomes installed."""
-    before = power.confirmed
-    now_s = int(now.timestamp())
-    is_change = before is None or value_at(before.allows, now_s) != value_at(
-        sent.allows, now_s
-    )
+    is_change = _is_change(power.confirmed, sent, now)
     return replace(
         power,
         confirmed=sent,
@@ -244,6 +241,17 @@ def checked(
     if strikes >= STRIKES_MAX:
         return replace(power, verified=False, strikes=strikes)
     return replace(power, strikes=strikes)
+
+
+def _is_change(before: Sent | None, sent: Sent, now: datetime) -> bool:
+    """Whether a station has to move: now, or because the last step was just now."""
+    if before is None or before.transaction_id != sent.transaction_id:
+        return True
+    now_s = int(now.timestamp())
+    limit_w = value_at(sent.allows, now_s)
+    return any(
+        value_at(before.allows, at_s) != limit_w for at_s in (now_s, now_s - SETTLE_S)
+    )
 
 
 def _half_life_s(own: Sent) -> float:

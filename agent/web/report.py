@@ -107,18 +107,22 @@ def _headline(report: Report) -> str:
 
 
 def _verdict(report: Report) -> tuple[str, str]:
-    """Mood and words of the whole run; a cap that was passed needs no verdict."""
+    """Mood and words of the whole run.
+
+    The verdicts rule: who made them knows how exact the meters are. Without any, a peak
+    above the cap is enough.
+    """
     plans = len(report.vehicles)
     lost = sum(not line.kept for line in report.vehicles)
     if lost:
         return "bad", f"✗ Not kept: {lost} of {_count(plans, 'plan')}"
-    if _is_cap_passed(report):
-        return "bad", "✗ Not kept: the cap was passed"
-    if not all(is_kept for _, is_kept in report.verdicts):
-        return "bad", "✗ Not kept"
+    is_passed = _is_cap_passed(report)
+    if not all(is_kept for _, is_kept in report.verdicts or (("", not is_passed),)):
+        return "bad", "✗ Not kept: the cap was passed" if is_passed else "✗ Not kept"
     if not plans:
         return "warn", "● Nothing to judge: no vehicle took part"
-    return "good", f"✓ Kept: {_count(plans, 'plan')}, and the cap never passed"
+    cap = "" if is_passed else ", and the cap never passed"
+    return "good", f"✓ Kept: {_count(plans, 'plan')}{cap}"
 
 
 def _faults(report: Report) -> list[str]:
@@ -126,7 +130,7 @@ def _faults(report: Report) -> list[str]:
     found: list[str] = []
     if _is_cap_passed(report):
         over = _kw(report.peak_w - report.cap_w)
-        found.append(f"The cap was passed by {over} at {_clock(report.peak_at)} UTC")
+        found.append(f"The peak, at {_clock(report.peak_at)} UTC, was {over} above the cap")
     for line in report.vehicles:
         if not line.kept:
             note = f": {line.note}" if line.note else ""
@@ -208,7 +212,8 @@ def _row(line: VehicleLine) -> str:
         f"<td class='n'>{_kwh(line.drawn_wh)}</td>"
         f"<td class='n'>{_kw(line.planned_peak_w)}</td>"
         f"<td class='n'>{_kw(line.drawn_peak_w)}</td><td class='n'>{over}</td>"
-        f"<td>{_soc(line)}<br><small>{_target(line)}</small></td><td class='why'>{_mark(line)}{note}</td></tr>"
+        f"<td>{_soc(line)}<br><small>{_target(line)}</small></td>"
+        f"<td class='why'>{_mark(line)}{note}</td></tr>"
     )
 
 
@@ -242,7 +247,7 @@ def _card(line: VehicleLine, report: Report) -> str:
         f"<article class='{'' if line.kept else 'bad-card'}'>"
         f"<h3>{escape(_called(line))} <small>{escape(line.outlet)}</small>"
         f"<span class='push'>{_mark(line)}</span></h3>"
-        f"<p><small>{_kwh(line.drawn_wh)} of {_kwh(line.planned_wh)} planned · "
+        f"<p><small>{line.drawn_wh / 1000:.1f} of {_kwh(line.planned_wh)} · "
         f"SoC {_soc(line)}</small></p>"
         f"{chart.render() if is_drawn else _NO_VALUES}</article>"
     )

@@ -122,11 +122,19 @@ def test_the_vehicle_that_was_not_kept_is_named_with_its_outlet_and_reason():
     assert "Bus 101 at CP-01/1 did not keep" not in words
 
 
-def test_a_peak_above_the_cap_is_told_even_when_no_verdict_speaks_of_it():
+def test_a_peak_above_the_cap_is_not_kept_when_nobody_judged_it():
     words = read(a_report(peak_w=203_500.0, verdicts=())).words
 
-    assert "✗ Not kept" in words
-    assert "The cap was passed by 3.5 kW at 18:10 UTC" in words
+    assert "✗ Not kept: the cap was passed" in words
+    assert "The peak, at 18:10 UTC, was 3.5 kW above the cap" in words
+
+
+def test_a_peak_above_the_cap_is_told_even_when_the_verdict_allows_it():
+    words = read(a_report(peak_w=200_600.0)).words
+
+    assert "✓ Kept: 1 plan" in words
+    assert "never passed" not in words
+    assert "was 0.6 kW above the cap" in words
 
 
 def test_a_peak_exactly_at_the_cap_is_kept():

@@ -270,8 +270,9 @@ async def test_calls_are_settled_offline_when_the_link_closes() -> None:
 async def test_a_full_queue_refuses_at_once() -> None:
     """Nobody waits behind a wild caller."""
     async with running() as bench:
-        tasks = [bench.call() for _ in range(rpc.WAITING_MAX + 1)]
+        tasks = [bench.call()]
         await bench.wire.until(1)
+        tasks += [bench.call() for _ in range(rpc.WAITING_MAX)]
         await soon(lambda: len(bench.link.machine._waiting) == rpc.WAITING_MAX)
         outcome = await bench.link.call("Reset", {}, Priority.OPERATOR)
         assert outcome.code == "Offline"
