@@ -587,6 +587,7 @@ def _doors(settings: Settings) -> Doors:
             security_profile=item.security_profile,
             password_hash=hashed,
             aliases=item.aliases,
+            certificate_name=item.certificate_name,
         )
     return Doors(
         stations=access, accepts_unknown=settings.ocpp.unknown_stations == "accept"

@@ -113,6 +113,7 @@ class Station(_Section):
     outlets: int = Field(default=1, ge=1, le=64)
     chargeye_station_id: str = ""
     aliases: tuple[str, ...] = ()
+    certificate_name: str = ""
     quirks: tuple[str, ...] = ()
     settings: dict[str, str] = Field(default_factory=dict)
 
@@ -261,6 +262,18 @@ class Settings(BaseSettings):
                         f"circuits: {circuit.id!r} names the station {name!r}, "
                         f"which is not configured{_near(name, known)}"
                     )
+        tls = self.ocpp.tls
+        for station in self.stations:
+            if station.security_profile >= 2 and tls is None:  # noqa: PLR2004
+                raise ValueError(
+                    f"stations: {station.id!r} has security_profile "
+                    f"{station.security_profile}, which needs the listener of [ocpp.tls]"
+                )
+            if station.security_profile == 3 and (tls is None or not tls.client_ca):  # noqa: PLR2004
+                raise ValueError(
+                    f"stations: {station.id!r} has security_profile 3, which needs "
+                    "ocpp.tls.client_ca"
+                )
         if self.chargeye is not None and not self.site.location_uid:
             raise ValueError("site.location_uid is needed to read ChargEye's schedules")
         return self

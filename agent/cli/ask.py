@@ -23,7 +23,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print_json(found)
         return
     out.print(
-        f"[bold]{found['site']}[/bold]  {_kw(found['drawn_grid_w'])} of {_kw(found['cap_w'])}, "
+        f"[bold]{found['site']}[/bold]  "
+        f"{_kw(found['drawn_grid_w'])} of {_kw(found['cap_w'])}, "
         f"{found['stations_connected']} of {found['stations']} stations connected, "
         f"{found['sessions_charging']} charging, {found['sessions_open']} plugged in"
     )

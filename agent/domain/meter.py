@@ -211,7 +211,9 @@ def _spread(
     return _bounded(slots)
 
 
-def _take_back(history: tuple[HistorySlot, ...], energy_wh: float) -> tuple[HistorySlot, ...]:
+def _take_back(
+    history: tuple[HistorySlot, ...], energy_wh: float
+) -> tuple[HistorySlot, ...]:
     """Remove energy that was counted too much, newest first."""
     slots = list(history)
     for index in range(len(slots) - 1, -1, -1):

@@ -181,8 +181,9 @@ def _connector_changed(work: _Work, event: events.ConnectorChanged) -> None:
         work.state = replace(work.state, station_status=event.status)
         return
     before = _evse(work, event.evse_id, event.connector_id)
+    session = work.state.session_at(event.evse_id)
     is_repeat = before.status is event.status and before.error == event.error
-    if is_repeat and not event.status.opens_session:
+    if is_repeat and not event.status.opens_session and not _is_ghost(before, session):
         return
     evse = replace(
         before,
@@ -195,13 +196,19 @@ def _connector_changed(work: _Work, event: events.ConnectorChanged) -> None:
     if event.status is not ConnectorStatus.AVAILABLE:
         evse = replace(evse, available_since=None)
     work.state = work.state.with_evse(evse)
-    session = work.state.session_at(event.evse_id)
+    is_kept = event.evse_id in work.state.evses
     if event.status is ConnectorStatus.AVAILABLE:
         _available(work, evse, session)
-    elif event.status.opens_session and session is None:
+    elif event.status.opens_session and session is None and is_kept:
         _open(work, evse, at=_near(event.at, work.now))
     if not is_repeat:
         work.power()
+
+
+def _is_ghost(evse: EvseState, session: Session | None) -> bool:
+    """Whether a repeated Available is the first since the session began (TX-04)."""
+    is_free = evse.status is ConnectorStatus.AVAILABLE
+    return is_free and session is not None and evse.available_since is None
 
 
 def _available(work: _Work, evse: EvseState, session: Session | None) -> None:
@@ -225,9 +232,8 @@ def _open(work: _Work, evse: EvseState, *, at: datetime) -> Session:
     work.save(session)
     work.state = work.state.with_evse(replace(evse, session_id=session.session_id))
     work.tell("vehicle_plugged", session)
-    pending = _take_pending(work)
-    if pending is not None:
-        session = _add_token(work, session, pending.id_token, pending.evidence)
+    for waiting in _take_pending(work, evse.evse_id):
+        session = _add_token(work, session, waiting.id_token, waiting.evidence)
     return session
 
 
@@ -278,15 +284,13 @@ def _token(work: _Work, event: events.IdTokenPresented) -> None:
     if session is not None:
         _add_token(work, session, event.id_token, event.evidence)
         return
-    waiting = PendingToken(id_token=event.id_token, evidence=event.evidence, at=work.now)
-    pending = (*work.state.pending, waiting)[-TOKENS_MAX:]
-    work.state = replace(work.state, pending=pending)
+    _keep_pending(work, event.id_token, event.evidence, event.evse_id)
 
 
 def _session_for_token(work: _Work, evse_id: EvseId | None) -> Session | None:
     """Find the outlet of a token: named, or the only one that waits (A1)."""
-    if evse_id is not None and (named := work.state.session_at(evse_id)) is not None:
-        return named
+    if evse_id:
+        return work.state.session_at(evse_id)
     waiting = [
         session
         for session in work.state.open_sessions()
@@ -296,15 +300,13 @@ def _session_for_token(work: _Work, evse_id: EvseId | None) -> Session | None:
 
 
 def _evidence(work: _Work, event: events.EvidenceReported) -> None:
-    session = work.state.session_at(event.evse_id) if event.evse_id is not None else None
-    if session is None:
+    if event.evse_id:
+        session = work.state.session_at(event.evse_id)
+    else:
         opened = work.state.open_sessions()
         session = opened[0] if len(opened) == 1 else None
     if session is None:
-        pending = PendingToken(id_token="", evidence=event.evidence, at=work.now)
-        work.state = replace(
-            work.state, pending=(*work.state.pending, pending)[-TOKENS_MAX:]
-        )
+        _keep_pending(work, "", event.evidence, event.evse_id)
         return
     if event.soc_percent is not None:
         reading = meter.MeterReading(work.now, soc_percent=event.soc_percent)
@@ -314,14 +316,28 @@ def _evidence(work: _Work, event: events.EvidenceReported) -> None:
     _add_token(work, session, "", event.evidence)
 
 
-def _take_pending(work: _Work) -> PendingToken | None:
+def _keep_pending(
+    work: _Work, id_token: str, evidence: tuple[Evidence, ...], evse_id: EvseId | None
+) -> None:
+    waiting = PendingToken(
+        id_token=id_token, evidence=evidence, at=work.now, evse_id=evse_id or None
+    )
+    pending = (*work.state.pending, waiting)[-TOKENS_MAX:]
+    work.state = replace(work.state, pending=pending)
+
+
+def _take_pending(work: _Work, evse_id: EvseId) -> list[PendingToken]:
+    """Take the tokens for this outlet: those that name it, or the only nameless one."""
     fresh = [item for item in work.state.pending if work.now - item.at <= TOKEN_WAIT]
     if len(fresh) != len(work.state.pending):
         work.state = replace(work.state, pending=tuple(fresh))
-    if len(fresh) != 1:
-        return None
-    work.state = replace(work.state, pending=())
-    return fresh[0]
+    named = [item for item in fresh if item.evse_id == evse_id]
+    found = named or [item for item in fresh if item.evse_id is None]
+    if not named and len(found) != 1:
+        return []
+    rest = tuple(item for item in fresh if item not in found)
+    work.state = replace(work.state, pending=rest)
+    return found
 
 
 def _add_token(
@@ -360,6 +376,7 @@ def _matched(work: _Work, event: events.VehicleMatched) -> None:
         vin=event.vin or session.vin,
         matched_at=work.now if unique else None,
         schedule_id=session.schedule_id if keeps_slot else None,
+        start_soc_reported=session.start_soc_reported and keeps_slot,
     )
     work.save(session)
     name = {
@@ -567,7 +584,8 @@ def _ended(work: _Work, event: events.TransactionEnded) -> None:
         stop_reason=event.reason,
     )
     work.power()
-    _after_stop(work, session, event)
+    if session.open_transaction is None:
+        _after_stop(work, session, event)
 
 
 def _after_stop(work: _Work, session: Session, event: events.TransactionEnded) -> None:
@@ -596,6 +614,8 @@ def _adopt_stop(
     if len(running) != 1 or running[0][1] is None:
         return None
     session, transaction = running[0]
+    if event.at < transaction.started_at:
+        return None
     session = work.save(
         session.with_anomaly(f"stopped under the id {event.transaction_id}")
     )
@@ -662,9 +682,11 @@ def _meter_sampled(
     changed = session
     for reading in event.readings:
         changed = _count(state, changed, reading)
-    if not changed.start_soc_reported and changed.meter.soc_first is not None:
+    if _is_arrival_news(changed):
         work = _Work(state.with_session(changed), now, changed.session_id)
         work.save(_report_start_soc(work, changed))
+        if _is_power_news(session, changed):
+            work.power()
         return work.done(state)
     return Decision(
         state=replace(state, sessions={**state.sessions, changed.session_id: changed}),
@@ -699,6 +721,15 @@ def _count(state: StationState, session: Session, reading: meter.MeterReading) -
         if running is not None and not running.register_doubted and "fell" in anomaly:
             session = session.with_transaction(replace(running, register_doubted=True))
     return replace(session, meter=account)
+
+
+def _is_arrival_news(session: Session) -> bool:
+    return (
+        not session.start_soc_reported
+        and session.meter.soc_first is not None
+        and session.match is MatchOutcome.UNIQUE
+        and session.schedule_id is not None
+    )
 
 
 def _is_power_news(before: Session, after: Session) -> bool:

@@ -39,11 +39,12 @@ class EvseState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingToken:
-    """A token that was presented before it could be tied to an EVSE."""
+    """A token that came before its vehicle; ``evse_id`` only if the station said which."""
 
     id_token: str
     evidence: tuple[Evidence, ...]
     at: datetime
+    evse_id: EvseId | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

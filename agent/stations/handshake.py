@@ -32,6 +32,7 @@ class StationAccess:
     station_id: StationId
     security_profile: int = 0
     password_hash: str = ""
+    certificate_name: str = ""
     aliases: tuple[str, ...] = ()
 
 
@@ -95,9 +96,17 @@ def choose_subprotocol(offered: Sequence[str]) -> str | None:
 
 
 def admit(
-    path: str, authorization: bytes | None, doors: Doors, *, is_tls: bool
+    path: str,
+    authorization: bytes | None,
+    doors: Doors,
+    *,
+    is_tls: bool,
+    certificate_names: frozenset[str] = frozenset(),
 ) -> Admission:
-    """Decide about a connection from its path and its Authorization header."""
+    """Decide about a connection from its path, its Authorization header and its TLS.
+
+    ``certificate_names`` are the names in the client certificate that TLS verified.
+    """
     identity = identity_of(path)
     if identity is None:
         return Admission(status=404, reason="the path names no station")
@@ -116,6 +125,13 @@ def admit(
             station_id=station_id,
             reason=f"security profile {access.security_profile} needs TLS",
         )
+    if access.security_profile == 3 and not _is_named(access, certificate_names):  # noqa: PLR2004
+        return Admission(
+            status=403,
+            identity=identity,
+            station_id=station_id,
+            reason="security profile 3 needs a client certificate in the station's name",
+        )
     if access.password_hash and not _is_right(identity, authorization, access):
         return Admission(
             status=401,
@@ -124,6 +140,12 @@ def admit(
             reason="wrong or missing Basic credentials",
         )
     return Admission(status=101, identity=identity, station_id=station_id)
+
+
+def _is_named(access: StationAccess, names: frozenset[str]) -> bool:
+    """Whether a verified certificate names this station (A00.FR.405)."""
+    wanted = access.certificate_name or access.station_id
+    return wanted.casefold() in {name.casefold() for name in names}
 
 
 def hash_password(password: str, salt: bytes) -> str:

@@ -168,7 +168,13 @@ class StationServer:
             return _refusal(http.HTTPStatus.SERVICE_UNAVAILABLE)
         header = request.headers.get("Authorization")
         authorization = header.encode("latin-1") if header is not None else None
-        admission = admit(request.path, authorization, self.doors, is_tls=is_tls)
+        admission = admit(
+            request.path,
+            authorization,
+            self.doors,
+            is_tls=is_tls,
+            certificate_names=_certificate_names(socket) if is_tls else frozenset(),
+        )
         if admission.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
             self.refused += 1
             log.warning(
@@ -387,6 +393,15 @@ def _refusal(status: http.HTTPStatus) -> Response:
 def _address(socket: ServerConnection) -> str:
     peer = socket.remote_address
     return str(peer[0]) if isinstance(peer, tuple) else "unknown"
+
+
+def _certificate_names(socket: ServerConnection) -> frozenset[str]:
+    """Common name and DNS names of the client certificate that TLS verified."""
+    found = socket.transport.get_extra_info("peercert") or {}
+    names = {value for kind, value in found.get("subjectAltName", ()) if kind == "DNS"}
+    for part in found.get("subject", ()):
+        names.update(value for key, value in part if key == "commonName")
+    return frozenset(names)
 
 
 def tls_context(

@@ -145,7 +145,7 @@ def _facts(report: Report) -> str:
     share = f", {100 * report.peak_w / report.cap_w:.0f} % of cap" if report.cap_w else ""
     began, ended = report.started_at.astimezone(UTC), report.ended_at.astimezone(UTC)
     rows = (
-        ("Time, UTC", f"{began:%H:%M} to {ended:%H:%M}", f"{began:%Y-%m-%d}"),
+        ("Time, UTC", f"{began:%H:%M} to {ended:%H:%M}", f"from {began:%Y-%m-%d}"),
         ("Stations", str(report.stations), ""),
         ("Vehicles", str(len(report.vehicles)), f"{kept} kept their plan"),
         ("Energy drawn", _kwh(drawn_wh), f"of {_kwh(planned_wh)} planned"),
@@ -223,7 +223,8 @@ def _cards(report: Report) -> str:
     cards = "".join(_card(line, report) for line in report.vehicles)
     return (
         "<section><h2>Power of each vehicle</h2><p class='keys'>"
-        "<span class='k-plan'>planned</span><span class='k-drawn'>drawn</span></p>"
+        "<span class='k-plan'>planned</span><span class='k-drawn'>drawn</span>"
+        "<span class='k-drawn k-over'>drawn, plan not kept</span></p>"
         f"<div class='cards'>{cards}</div></section>"
     )
 
@@ -498,6 +499,7 @@ article p{margin:.1rem 0 .2rem}.bad-card{border:2px solid var(--bad)}
 .keys span::before{content:"";display:inline-block;width:18px;margin-right:.4rem}
 .k-plan::before{height:10px;background:var(--plan);border-top:2px solid var(--edge)}
 .k-drawn::before{border-top:3px solid var(--drawn);vertical-align:4px}
+.keys .k-over::before{border-color:var(--bad)}
 svg{display:block;width:100%;height:auto}
 svg text{font-size:11px;fill:var(--soft);font-family:inherit}
 svg .told{fill:var(--ink);font-weight:650;font-size:12px;paint-order:stroke;
