@@ -114,6 +114,11 @@ def add_reading(
     return new, anomaly
 
 
+def most_wh(rated_w: int, span_s: float) -> float:
+    """Tell the most that an outlet can have given in a time, with slack (C6)."""
+    return rated_w * RATE_MARGIN * span_s / 3600 + RATE_MARGIN_WH
+
+
 def settle(
     state: MeterState, owed_wh: float, register_wh: float, at: datetime
 ) -> MeterState:
@@ -148,7 +153,7 @@ def _gain(
         return 0.0, None, None
     step = value - state.register_wh
     span_s = max((reading.at - state.register_at).total_seconds(), 0.0)
-    limit = rated_w * RATE_MARGIN * span_s / 3600 + RATE_MARGIN_WH
+    limit = most_wh(rated_w, span_s)
     if 0 <= step <= limit:
         return step, None, None
     if state.doubtful_wh is not None:

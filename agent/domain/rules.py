@@ -56,7 +56,7 @@ TOKENS_MAX = 8
 START_SOC_WAIT = timedelta(seconds=120)
 """Time for the station to report SoC before the schedule's estimate is confirmed."""
 LATE_READING = timedelta(seconds=60)
-"""A reading this long after a stop changes no closed total (C7)."""
+"""A reading this long before a start or after a stop changes no total (C7)."""
 CHARGEYE = "chargeye"
 
 
@@ -241,7 +241,9 @@ def _end(work: _Work, session: Session, *, at: datetime) -> Session:
     """Close the record; the cable is out, or somebody else is in."""
     running = session.open_transaction
     if running is not None:
-        session = _close_transaction(session, running, at=at, estimated=True)
+        session = _close_transaction(
+            session, running, at=at, rated_w=work.state.rated_w, estimated=True
+        )
         session = session.with_anomaly(
             f"transaction {running.transaction_id} was never stopped by the station"
         )
@@ -515,6 +517,7 @@ def _make_room(
             session,
             running,
             at=event.at,
+            rated_w=work.state.rated_w,
             estimated=True,
             register_wh=event.meter_start_wh,
         ).with_anomaly(text)
@@ -565,10 +568,12 @@ def _ended(work: _Work, event: events.TransactionEnded) -> None:
         session,
         replace(transaction, ended_at=None),
         at=event.at,
+        rated_w=work.state.rated_w,
         register_wh=event.meter_stop_wh,
         reason=event.reason,
     )
-    session = replace(session, stop_reason=event.reason)
+    if session.open_transaction is None:
+        session = replace(session, stop_reason=event.reason)
     if was_lost:
         session = session.with_anomaly(
             f"the stop of {transaction.transaction_id} arrived late"
@@ -631,23 +636,14 @@ def _close_transaction(
     transaction: Transaction,
     *,
     at: datetime,
+    rated_w: int,
     estimated: bool = False,
     register_wh: float | None = None,
     reason: str = "",
 ) -> Session:
-    """Close one transaction and settle its energy.
-
-    The station's own difference of registers counts when it is not negative and the
-    register was not doubted in between; else what the samples added up to.
-    """
+    """Close one transaction and settle its energy."""
+    session = _settle_energy(session, transaction, at, register_wh, rated_w)
     at = max(at, transaction.started_at)
-    account = session.meter
-    start_wh = transaction.meter_start_wh
-    if register_wh is not None and start_wh is not None and register_wh >= start_wh:
-        counted = account.energy_wh - transaction.energy_before_wh
-        owed = (register_wh - start_wh) - counted
-        if not transaction.register_doubted and abs(owed) > 0:
-            account = meter.settle(account, owed, register_wh, at)
     closed = replace(
         transaction,
         ended_at=at,
@@ -656,14 +652,54 @@ def _close_transaction(
         estimated=estimated,
     )
     session = session.with_transaction(closed)
-    is_last = session.transactions[-1].transaction_id == closed.transaction_id
+    if session.transactions[-1].transaction_id != closed.transaction_id:
+        return session
     is_live = session.phase is not SessionPhase.ENDED
     return replace(
         session,
-        meter=meter.idle(account, at),
-        phase=SessionPhase.FINISHED if is_last and is_live else session.phase,
-        finished_at=at if is_last else session.finished_at,
+        meter=meter.idle(session.meter, at),
+        phase=SessionPhase.FINISHED if is_live else session.phase,
+        finished_at=at,
     )
+
+
+def _settle_energy(
+    session: Session,
+    transaction: Transaction,
+    at: datetime,
+    register_wh: float | None,
+    rated_w: int,
+) -> Session:
+    """Let the station's own difference of registers count, where it can be true.
+
+    It cannot when it is negative, when the register was doubted in between, or when it
+    is more than the outlet can give. Then what the samples added up to stays.
+    """
+    start_wh = transaction.meter_start_wh
+    if register_wh is None or start_wh is None or register_wh < start_wh:
+        return session
+    taken_wh = register_wh - start_wh
+    span_s = (at - transaction.started_at).total_seconds()
+    if span_s >= 0 and taken_wh > meter.most_wh(rated_w, span_s):
+        return session.with_anomaly(
+            f"{taken_wh:.0f} Wh from {start_wh:.0f} to {register_wh:.0f} Wh is not plausible"
+        )
+    ids = [item.transaction_id for item in session.transactions]
+    index = ids.index(transaction.transaction_id)
+    later = session.transactions[index + 1 :]
+    counted_wh = later[0].energy_before_wh if later else session.meter.energy_wh
+    owed_wh = taken_wh - (counted_wh - transaction.energy_before_wh)
+    if transaction.register_doubted or owed_wh == 0:
+        return session
+    settled = meter.settle(session.meter, owed_wh, register_wh, at)
+    if later:
+        account = session.meter
+        settled = replace(account, energy_wh=settled.energy_wh, history=settled.history)
+    shifted = tuple(
+        replace(item, energy_before_wh=item.energy_before_wh + owed_wh) for item in later
+    )
+    known = session.transactions[: index + 1]
+    return replace(session, meter=settled, transactions=(*known, *shifted))
 
 
 # --- meter ----------------------------------------------------------------------
@@ -714,8 +750,11 @@ def _metered(state: StationState, event: events.MeterSampled) -> Session | None:
 
 
 def _count(state: StationState, session: Session, reading: meter.MeterReading) -> Session:
-    account, anomaly = meter.add_reading(session.meter, reading, rated_w=state.rated_w)
     running = session.open_transaction
+    if running is not None and running.started_at - reading.at > LATE_READING:
+        session = session.with_anomaly("meter values from before the start")
+        reading = replace(reading, register_wh=None)
+    account, anomaly = meter.add_reading(session.meter, reading, rated_w=state.rated_w)
     if anomaly is not None:
         session = session.with_anomaly(anomaly)
         if running is not None and not running.register_doubted and "fell" in anomaly:

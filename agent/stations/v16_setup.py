@@ -32,6 +32,9 @@ STATUS_WAIT_S = 3.0
 KEYS_AT_ONCE = 4
 """Where reading everything at once fails, groups of this size are read (CFG-01)."""
 
+VALUE_MAX = 500
+"""Longest value of ChangeConfiguration (1.6 section 6.7)."""
+
 CAPABILITY_KEYS = (
     "NumberOfConnectors",
     "SupportedFeatureProfiles",
@@ -188,8 +191,9 @@ class Setup16:
             if measurand in kept:
                 continue
             trial = [*kept, measurand]
-            if room is not None and len(trial) > room:
-                trial = [*self.wishes.measurands][: max(room, 1)]
+            is_crowded = room is not None and len(trial) > room
+            if is_crowded or len(",".join(trial)) > VALUE_MAX:
+                trial = [*self.wishes.measurands][: None if room is None else max(room, 1)]
                 if trial == kept:
                     return
             if await self._set(SAMPLED, ",".join(trial)):
