@@ -130,6 +130,7 @@ class Daemon:
         self.socket_path = socket_path(settings)
         self.is_ready = asyncio.Event()
         self.stop_wanted = asyncio.Event()
+        self._bound: list[socket.socket] = []
         self._lag_s = 0.0
 
     def _build_chargeye(self) -> None:
@@ -215,6 +216,8 @@ class Daemon:
 
     async def _close(self) -> None:
         await self.store.stop()
+        for bound in self._bound:
+            bound.close()
         if self._http is not None:
             await self._http.close()
         with suppress(OSError):
@@ -240,6 +243,7 @@ class Daemon:
             local.bind(str(self.socket_path))
         finally:
             os.umask(mask)
+        self._bound = [tcp, local]
         return [
             WebServer(make_app(self, commands=web.commands), tcp),
             WebServer(make_app(self, commands=True), local),

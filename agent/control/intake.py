@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -112,13 +113,29 @@ class Intake:
 
     async def handle(self, station_id: StationId, event: events.Event) -> EventAnswer:
         """Decide, commit, act; returns when it is on disk. Raises StoreFault."""
-        inbox = self._inboxes.get(station_id)
-        if inbox is None:
-            inbox = self._inboxes.setdefault(station_id, _Inbox())
+        inbox = self._inbox(station_id)
         async with inbox.lock:
             if type(event) is events.MeterSampled:
                 return await self._meter(station_id, inbox, event)
             return await self._event(station_id, inbox, event)
+
+    def _inbox(self, station_id: StationId) -> _Inbox:
+        found = self._inboxes.get(station_id)
+        return (
+            found if found is not None else self._inboxes.setdefault(station_id, _Inbox())
+        )
+
+    async def _reconsider(
+        self, session: Session, think: Callable[[Session], events.Event | None]
+    ) -> None:
+        """Think about a session again while nothing else can change it."""
+        inbox = self._inbox(session.station_id)
+        async with inbox.lock:
+            state = self._depot.state(session.station_id)
+            newest = state.sessions.get(session.session_id)
+            event = think(newest) if newest is not None else None
+            if event is not None:
+                await self._event(session.station_id, inbox, event)
 
     def next_transaction_id(self) -> TransactionId:
         """Take a new id: positive, below 2^31, never used twice."""
@@ -302,19 +319,21 @@ class Intake:
         """Match every open session again: the registry or the depot changed."""
         self.rematch_wanted = False
         for session in self._depot.open_sessions():
-            if not session.evidence:
-                continue
-            match, _ = self._match(session)
-            if (match.outcome, match.vehicle_id) != (session.match, session.vehicle_id):
-                await self.handle(session.station_id, self._matched(session, match))
+            await self._reconsider(session, self._match_again)
         await self.rebind()
+
+    def _match_again(self, session: Session) -> events.VehicleMatched | None:
+        if not session.evidence:
+            return None
+        match, _ = self._match(session)
+        if (match.outcome, match.vehicle_id) == (session.match, session.vehicle_id):
+            return None
+        return self._matched(session, match)
 
     async def rebind(self) -> None:
         """Find the slot of every matched session again: schedules changed."""
         for session in self._depot.open_sessions():
-            bound = self._slot(session)
-            if bound is not None:
-                await self.handle(session.station_id, bound)
+            await self._reconsider(session, self._slot)
 
     async def tick(self) -> None:
         """Let grace periods end."""

@@ -57,6 +57,8 @@ START_SOC_WAIT = timedelta(seconds=120)
 """Time for the station to report SoC before the schedule's estimate is confirmed."""
 LATE_READING = timedelta(seconds=60)
 """A reading this long before a start or after a stop changes no total (C7)."""
+CLOCK_SLACK_S = 3600.0
+"""An outlet's total is judged as of at least an hour: station clocks jump (TX-10)."""
 CHARGEYE = "chargeye"
 
 
@@ -680,9 +682,9 @@ def _settle_energy(
         return session
     taken_wh = register_wh - start_wh
     span_s = (at - transaction.started_at).total_seconds()
-    if span_s >= 0 and taken_wh > meter.most_wh(rated_w, span_s):
+    if span_s >= 0 and taken_wh > meter.most_wh(rated_w, max(span_s, CLOCK_SLACK_S)):
         return session.with_anomaly(
-            f"{taken_wh:.0f} Wh from {start_wh:.0f} to {register_wh:.0f} Wh is not plausible"
+            f"{taken_wh:.0f} Wh by a meter that ends at {register_wh:.0f} Wh is not plausible"
         )
     ids = [item.transaction_id for item in session.transactions]
     index = ids.index(transaction.transaction_id)

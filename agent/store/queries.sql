@@ -103,7 +103,9 @@ SELECT seq, at_ms, station_id, new_session_id, kind, body
 FROM journal ORDER BY seq;
 
 -- name: last_seq
-SELECT coalesce(max(seq), 0) FROM journal;
+-- A pruned journal may be empty; what a station holds still counts.
+SELECT coalesce(max(seq), 0) FROM (
+    SELECT max(seq) AS seq FROM journal UNION ALL SELECT max(seq) FROM stations);
 
 -- name: load_limits
 SELECT station_id, evse_id, body FROM limits;

@@ -40,14 +40,12 @@ def load_migrations() -> list[tuple[int, str]]:
     return sorted(found)
 
 
-def migrate(db: sqlite3.Connection) -> int:
-    """Bring a database to the newest schema; each step is one transaction.
+def check_owner(db: sqlite3.Connection) -> int:
+    """Read the schema's number; reads only.
 
-    Returns the schema's number. Raises StoreFault for a database that is newer than
-    this program or not ours; such a file is not touched.
+    Raises StoreFault for a database that is newer than this program or not ours.
     """
-    steps = load_migrations()
-    newest = steps[-1][0]
+    newest = load_migrations()[-1][0]
     have = int(db.execute("PRAGMA user_version").fetchone()[0])
     owner = int(db.execute("PRAGMA application_id").fetchone()[0])
     tables = int(db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
@@ -60,6 +58,16 @@ def migrate(db: sqlite3.Connection) -> int:
             f"the database has schema {have}, this program knows {newest}: "
             "install the newer program again, or restore an older backup"
         )
+    return have
+
+
+def migrate(db: sqlite3.Connection) -> int:
+    """Bring a database to the newest schema; each step is one transaction.
+
+    Returns the schema's number. Raises StoreFault as ``check_owner`` does.
+    """
+    steps = load_migrations()
+    have = check_owner(db)
     for number, script in steps:
         if number > have:
             db.execute("BEGIN IMMEDIATE")
@@ -72,7 +80,7 @@ def migrate(db: sqlite3.Connection) -> int:
             except BaseException:
                 db.execute("ROLLBACK")
                 raise
-    return newest
+    return steps[-1][0]
 
 
 def _statements(script: str) -> list[str]:

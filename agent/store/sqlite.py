@@ -14,6 +14,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,7 +38,7 @@ from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
 from agent.domain.station import RECENT_SESSIONS_MAX, StationState
 from agent.store import rows
-from agent.store.sql import load_queries, migrate
+from agent.store.sql import check_owner, load_queries, migrate
 
 GROUP_MAX = 64
 """Units in one COMMIT: a reconnect storm costs a handful of syncs."""
@@ -71,12 +72,17 @@ class SqliteStore:
         self._path = path
         self._queries = load_queries()
         self._lock_fd = _take_lock(path)
-        self._db = _connect(path)
+        try:
+            self._db = _connect(path)
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
         self._threaded = threaded
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._room: asyncio.Semaphore | None = None
+        self._closed = False
         self.commits = 0
         self.units = 0
 
@@ -94,6 +100,8 @@ class SqliteStore:
 
     async def commit(self, records: Sequence[ports.Record], now: datetime) -> None:
         """Write records in one transaction; returns when they are on disk."""
+        if self._closed:
+            raise StoreFault("the database is closed: the agent stops")
         if self._thread is None:
             self._write_group([_Unit(records, now, None, None)])
             return
@@ -101,6 +109,8 @@ class SqliteStore:
 
     async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read on the one connection."""
+        if self._closed:
+            raise StoreFault("the database is closed: the agent stops")
         if self._thread is None:
             return question(self._db)
         answer: T = await self._submit(_Unit((), None, question, None))
@@ -116,6 +126,9 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close without a writer thread."""
+        if self._closed:
+            return
+        self._closed = True
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._db.close()
         os.close(self._lock_fd)
@@ -155,7 +168,7 @@ class SqliteStore:
             try:
                 self._write_group(writes)
                 answers.extend((unit, None, None) for unit in writes)
-            except (sqlite3.Error, StoreFault):
+            except Exception:  # noqa: BLE001 - each unit is told its own below
                 answers.extend(self._write_alone(unit) for unit in writes)
         for unit in group:
             if unit.question is not None:
@@ -163,6 +176,8 @@ class SqliteStore:
                     answers.append((unit, unit.question(self._db), None))
                 except sqlite3.Error as error:
                     answers.append((unit, None, _fault(error)))
+                except Exception as error:  # noqa: BLE001 - the asker's, not the thread's
+                    answers.append((unit, None, error))
         assert self._loop is not None  # noqa: S101 - started
         try:
             self._loop.call_soon_threadsafe(_tell, answers)
@@ -172,8 +187,8 @@ class SqliteStore:
     def _write_alone(self, unit: _Unit) -> tuple[_Unit, None, Exception | None]:
         try:
             self._write_group([unit])
-        except StoreFault as fault:
-            return unit, None, fault
+        except Exception as error:  # noqa: BLE001 - a bug ends its caller, not the thread
+            return unit, None, error
         return unit, None, None
 
     def _write_group(self, group: Sequence[_Unit]) -> None:
@@ -187,10 +202,12 @@ class SqliteStore:
                     for name, parameters in rows.statements(record, unit.now):
                         db.execute(queries[name], parameters)
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            raise _fault(error) from error
+            if isinstance(error, sqlite3.Error):
+                raise _fault(error) from error
+            raise
         self.commits += 1
         self.units += len(group)
 
@@ -319,19 +336,22 @@ class SqliteStore:
 
     async def backup(self, target: Path) -> None:
         """Write a consistent copy; the file appears under its name only when whole."""
+        if target.resolve() == self._path.resolve():
+            raise StoreFault(f"{target} is the live database: name another file")
 
         def copy(db: sqlite3.Connection) -> None:
             part = target.with_name(target.name + ".part")
             part.unlink(missing_ok=True)
-            out = sqlite3.connect(part)
             try:
-                db.backup(out)
-            finally:
-                out.close()
-            fd = os.open(part, os.O_RDONLY)
-            os.fsync(fd)
-            os.close(fd)
-            part.replace(target)
+                with closing(sqlite3.connect(part)) as out:
+                    db.backup(out)
+                fd = os.open(part, os.O_RDONLY)
+                os.fsync(fd)
+                os.close(fd)
+                part.replace(target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
 
         try:
             await self.ask(copy)
@@ -355,24 +375,38 @@ class SqliteStore:
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
+        if path.exists():
+            # Looked at before it is opened for writing: WAL mode alone changes a file.
+            uri = f"{path.absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(uri, uri=True)) as looker:
+                check_owner(looker)
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode = WAL").fetchall()
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA foreign_keys = ON")
-        migrate(db)
-        verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        try:
+            verdict = _prepare(db)
+        except BaseException:
+            db.close()
+            raise
     except sqlite3.Error as error:
         raise StoreFault(
             f"the database {path} cannot be used ({error}): check that the folder "
             "exists, is writable for the service, and is not full"
         ) from error
     if verdict != "ok":
+        db.close()
         raise StoreFault(
             f"the database {path} is damaged ({verdict}): move it aside and restore "
             "the newest backup"
         )
     return db
+
+
+def _prepare(db: sqlite3.Connection) -> str:
+    db.execute("PRAGMA journal_mode = WAL").fetchall()
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA foreign_keys = ON")
+    migrate(db)
+    return str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
 
 
 def _take_lock(path: Path) -> int:

@@ -34,7 +34,7 @@ async def test_plans_that_pass_the_cap_are_shared_and_the_cap_is_never_passed(
             lambda: abs(drawn_kw(place, "CP-01") - drawn_kw(place, "CP-02")) < 1
             and drawn_kw(place, "CP-02") > 60
         )
-        await place.passes(0.3)
+        await place.passes(0.1)
         shared_kw = drawn_kw(place, "CP-01") + drawn_kw(place, "CP-02")
 
     assert 115 < alone_kw <= 120
@@ -56,7 +56,7 @@ async def test_link_loss_and_reboot_keep_one_session_and_the_limit_comes_back(
         await place.until(lambda: not place.daemon.server.links)
         await place.until(lambda: bool(place.daemon.server.links))
         await place.until(lambda: place.daemon.executor.orders > orders)
-        await place.passes(0.2)
+        await place.passes(0.1)
         after_cut_kw = drawn_kw(place, "CP-01")
         await station.unplug(1)
         await place.until(lambda: not place.daemon.depot.open_sessions())
@@ -75,14 +75,13 @@ async def test_session_lived_offline_is_placed_by_time_with_its_energy(
         bus = place.add_bus(1, [(-1, 10, 60)])
         station = place.station("CP-01")
         await place.until(lambda: station.is_online)
-        place.daemon.server.doors.stations  # noqa: B018 - the daemon is up
         doors = place.daemon.server.doors
         place.daemon.server.doors = type(doors)(stations={})
         station.cut()
         await place.until(lambda: not place.daemon.server.links)
         plugged_at = place.clock.now()
         await station.plug(1, bus)
-        await place.passes(1.0)
+        await place.passes(0.3)
         await station.unplug(1)
         unplugged_at = place.clock.now()
         place.daemon.server.doors = doors
@@ -98,7 +97,7 @@ async def test_session_lived_offline_is_placed_by_time_with_its_energy(
     assert plugged_at <= session.started_at <= unplugged_at
     assert session.ended_at is not None
     assert session.ended_at <= unplugged_at
-    assert true_wh > 3000
+    assert true_wh > 500
     assert abs(session.meter.energy_wh - true_wh) < 50
 
 
@@ -112,7 +111,7 @@ async def test_unknown_vehicle_charges_by_policy_and_becomes_a_candidate(
         await place.until(lambda: station.is_online)
         await station.plug(1, bus)
         await place.until(lambda: drawn_kw(place, "CP-01") > 20)
-        await place.passes(0.2)
+        await place.passes(0.1)
         before_kw = drawn_kw(place, "CP-01")
         candidates = await place.daemon.candidates()
         place.add_bus(9, [(-1, 10, 90)])
@@ -127,12 +126,12 @@ async def test_unknown_vehicle_charges_by_policy_and_becomes_a_candidate(
 
 async def test_vehicle_that_cannot_resume_is_never_paused(tmp_path: Path) -> None:
     async with yard(tmp_path, stations=ONE) as place:
-        pieces = [(-1, 0.5, 60.0), (0.5, 1.0, 0.0), (1.0, 10, 80.0)]
+        pieces = [(-1, 0.1, 60.0), (0.1, 0.25, 0.0), (0.25, 10, 80.0)]
         bus = place.add_bus(1, pieces, can_pause=False)
         station = place.station("CP-01")
         await place.until(lambda: station.is_online)
         await station.plug(1, bus)
-        await place.until(lambda: place.clock.now() > place.at(0.7))
+        await place.until(lambda: place.clock.now() > place.at(0.2))
         in_pause_kw = drawn_kw(place, "CP-01")
         await place.until(lambda: drawn_kw(place, "CP-01") > 75, 30)
 
@@ -176,7 +175,7 @@ async def test_station_that_ignores_its_profile_is_named_and_budgeted_at_what_it
         await place.until(lambda: place.daemon.status()["not_following"] == ["CP-01/1"])
         await place.stations["CP-02"].plug(1, good)
         await place.until(lambda: drawn_kw(place, "CP-02") > 35)
-        await place.passes(0.2)
+        await place.passes(0.1)
         total_kw = place.grid_w() / 1000
 
     assert drawn_kw(place, "CP-01") > 100

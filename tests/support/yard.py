@@ -43,6 +43,7 @@ class Yard:
             station_id=name,
             url=f"ws://127.0.0.1:{self.daemon.ocpp_port}/ocpp",
             backoff_first_real_s=0.2,
+            backoff_max_real_s=0.5,
             **({"connectors": 1, "rated_w": 150_000.0, "max_w": 150_000.0} | options),
         )
         made = VirtualStation16(config, self.clock)

@@ -141,9 +141,7 @@ class Drive:
         )
         return self
 
-    def hint(
-        self, mac: str, *, evse: int | None = None, soc: float | None = None
-    ) -> Drive:
+    def hint(self, mac: str, *, evse: int | None = None, soc: float | None = None) -> Drive:
         """DataTransfer with an address."""
         self.send(
             events.EvidenceReported(

@@ -12,9 +12,7 @@ from agent.domain.ids import EvseId, Outlet, StationId
 from tests.unit.domain.build import NOW_S, moments
 
 quick = settings(deadline=None, max_examples=150)
-OUTLETS: list[Outlet] = [
-    (StationId(f"CP-{n // 2}"), EvseId(n % 2 + 1)) for n in range(6)
-]
+OUTLETS: list[Outlet] = [(StationId(f"CP-{n // 2}"), EvseId(n % 2 + 1)) for n in range(6)]
 SLACK_W = 2.0
 """Rounding to tenths at each outlet, times six, times a grid factor."""
 
@@ -24,14 +22,17 @@ lines = st.lists(
 ).map(curve)
 
 
+factors = st.sampled_from([1.0, 1.08])
+
+
 @st.composite
-def depots(draw, *, factors=st.sampled_from([1.0, 1.08]), with_reserves: bool = True):
+def depots(draw):
     """Draw demands, reserves, and a tree of feeders: stations, circuits, site."""
     count = draw(st.integers(1, 6))
     demands: dict[Outlet, Demand] = {}
     reserves: dict[Outlet, Reserve] = {}
     for outlet in OUTLETS[:count]:
-        if with_reserves and draw(st.integers(0, 4)) == 0:
+        if draw(st.integers(0, 4)) == 0:
             holds = curve([(NOW_S, draw(powers) / 10)])
             reserves[outlet] = Reserve(holds=holds, grid_factor=draw(factors))
         else:
@@ -50,14 +51,15 @@ def depots(draw, *, factors=st.sampled_from([1.0, 1.08]), with_reserves: bool = 
     return demands, reserves, nodes
 
 
-def _load_w(shares, demands, reserves, node: Node, at_s: float) -> float:
+def _load_w(shares, demands, reserves, node: Node, at_s: float):
     given_w = sum(
-        value_at(shares[o], at_s) * demands[o].grid_factor for o in node.members & set(shares)
+        value_at(shares[o], at_s) * demands[o].grid_factor
+        for o in node.members & set(shares)
     )
     return given_w + _reserved_w(reserves, node, at_s)
 
 
-def _reserved_w(reserves, node: Node, at_s: float) -> float:
+def _reserved_w(reserves, node: Node, at_s: float):
     return sum(
         value_at(reserves[o].holds, at_s) * reserves[o].grid_factor
         for o in node.members & set(reserves)
@@ -69,7 +71,7 @@ def _instants(demands, reserves) -> list[float]:
     return moments(*wants, *(item.holds for item in reserves.values()))
 
 
-def _grid(shares: dict[Outlet, Curve], demands, outlet: Outlet, at_s: float) -> float:
+def _grid(shares: dict[Outlet, Curve], demands, outlet: Outlet, at_s: float):
     return value_at(shares[outlet], at_s) * demands[outlet].grid_factor
 
 
@@ -105,9 +107,7 @@ def test_floors_are_kept_wherever_they_fit(depot):
     shares = allocate(demands, reserves, nodes, from_s=NOW_S)
 
     for at_s in _instants(demands, reserves):
-        floors = {
-            o: min(d.floor_w, value_at(d.wants, at_s)) for o, d in demands.items()
-        }
+        floors = {o: min(d.floor_w, value_at(d.wants, at_s)) for o, d in demands.items()}
         constants = {o: constant(w) for o, w in floors.items()}
         if all(
             _load_w(constants, demands, reserves, node, at_s) <= node.cap_w
@@ -224,7 +224,9 @@ def test_the_excess_is_that_of_the_worst_feeder_at_the_worst_instant(depot):
     _, reserves, nodes = depot
     instants = _instants({}, reserves)
     expected = max(
-        _reserved_w(reserves, node, at_s) - node.cap_w for node in nodes for at_s in instants
+        _reserved_w(reserves, node, at_s) - node.cap_w
+        for node in nodes
+        for at_s in instants
     )
 
     assert worst_excess_w(reserves, nodes, from_s=NOW_S) == pytest.approx(expected)

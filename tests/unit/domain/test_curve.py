@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -82,13 +84,15 @@ def test_cutting_the_past_changes_nothing_that_follows(line, offset_s):
 @given(line=curves(), cuts=st.lists(st.integers(0, 50_000), min_size=2, max_size=5))
 def test_energies_of_adjacent_times_add_up(line, cuts):
     times = sorted(NOW_S + cut for cut in cuts)
-    parts = [energy_wh(line, a, b) for a, b in zip(times, times[1:], strict=False)]
+    parts = [energy_wh(line, a, b) for a, b in pairwise(times)]
 
     assert sum(parts) == pytest.approx(energy_wh(line, times[0], times[-1]))
 
 
 @quick
-@given(power_w=st.floats(0, 1e6), from_s=st.integers(0, 10**6), span_s=st.integers(0, 10**5))
+@given(
+    power_w=st.floats(0, 1e6), from_s=st.integers(0, 10**6), span_s=st.integers(0, 10**5)
+)
 @example(power_w=3600.0, from_s=7, span_s=0)
 def test_the_energy_of_a_constant_is_power_times_time(power_w, from_s, span_s):
     expected = power_w * span_s / 3600
@@ -106,7 +110,7 @@ def test_neighbouring_steps_differ_and_times_rise(line):
     times = [at_s for at_s, _ in line]
 
     assert times == sorted(set(times))
-    assert all(a[1] != b[1] for a, b in zip(line, line[1:], strict=False))
+    assert all(a[1] != b[1] for a, b in pairwise(line))
 
 
 def test_of_two_steps_at_one_second_the_later_given_wins():

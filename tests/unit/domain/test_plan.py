@@ -196,7 +196,7 @@ def test_the_power_of_a_paused_segment_is_not_believed():
 
 
 def test_an_unlimited_segment_is_bounded_by_the_window():
-    """powerkW is then a forecast and not a limit."""
+    """PowerkW is then a forecast and not a limit."""
     plan = a_plan(a_segment(0, 10, 5000.0, unlimited=True))
 
     assert _at(wanted(plan, a_window()), 5) == 100_000

@@ -185,7 +185,12 @@ def test_the_documented_night_compiles_to_the_documented_periods():
     profile = _compiled(line, now=after(60)).profile
 
     assert profile.starts_at == NOW
-    assert profile.periods == ((0, 60_000.0), (5400, 0.0), (10_800, 40_000.0), (18_000, 2000.0))
+    assert profile.periods == (
+        (0, 60_000.0),
+        (5400, 0.0),
+        (10_800, 40_000.0),
+        (18_000, 2000.0),
+    )
 
 
 def test_too_many_periods_end_in_the_minimum_of_the_rest():

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.domain import reconcile
 from agent.domain.curve import EVER_S, Curve, constant, curve, is_within, value_at
 from agent.domain.ids import TransactionId
 from agent.domain.reconcile import (
@@ -126,7 +124,11 @@ def test_a_refused_order_leaves_the_old_limit(old, new):
     """PRF-12."""
     power = refused(ordered(_confirmed(old), _sent(new)), "Rejected")
 
-    assert (power.order, power.failures, power.detail) == (OrderState.REFUSED, 1, "Rejected")
+    assert (power.order, power.failures, power.detail) == (
+        OrderState.REFUSED,
+        1,
+        "Rejected",
+    )
     for at_s in moments(old, new):
         assert value_at(_draws(power), at_s) == value_at(old, at_s)
 
@@ -258,9 +260,7 @@ def test_a_horizon_is_refreshed_when_half_of_it_is_over():
 
 def _measure(power: OutletPower, *samples: tuple[float, float], tx=TX) -> OutletPower:
     for at_s, watt in samples:
-        power = checked(
-            power, measured_w=watt, measured_at=after(at_s), transaction_id=tx
-        )
+        power = checked(power, measured_w=watt, measured_at=after(at_s), transaction_id=tx)
     return power
 
 
@@ -356,9 +356,7 @@ def test_a_refresh_just_after_a_step_does_not_cut_its_settle_time_short():
 
 @quick
 @given(
-    st.lists(
-        st.tuples(st.integers(1, 60), st.floats(0, 60_000)), min_size=1, max_size=12
-    )
+    st.lists(st.tuples(st.integers(1, 60), st.floats(0, 60_000)), min_size=1, max_size=12)
 )
 def test_an_outlet_is_deaf_just_when_three_samples_in_a_row_were_over(steps):
     samples, at_s = [], 90.0
@@ -372,5 +370,3 @@ def test_an_outlet_is_deaf_just_when_three_samples_in_a_row_were_over(steps):
         run = run + 1 if sample[1] > 2e4 * 1.05 + 500 else 0
         is_deaf = run >= 3
         assert (power.verified is False) is is_deaf
-
-

@@ -127,9 +127,26 @@ def test_a_station_configured_for_tls_is_refused_without_it(profile: int) -> Non
     """SEC-04, A6: no downgrade, not even with the right password."""
     known = doors(access(password="correct-password", profile=profile))
     header = basic(b"CP-01", b"correct-password")
+    named = frozenset({"CP-01"})
 
-    assert admit("/CP-01", header, known, is_tls=False).status == 403
-    assert admit("/CP-01", header, known, is_tls=True).status == 101
+    plain = admit("/CP-01", header, known, is_tls=False, certificate_names=named)
+    secure = admit("/CP-01", header, known, is_tls=True, certificate_names=named)
+    assert (plain.status, secure.status) == (403, 101)
+
+
+@pytest.mark.parametrize(
+    ("names", "status"),
+    [((), 403), (("CP-02",), 403), (("CP-01x", ""), 403), (("x", "cp-01"), 101)],
+)
+def test_profile_3_needs_a_certificate_in_the_stations_name(
+    names: tuple[str, ...], status: int
+) -> None:
+    """A11: a certificate of another station opens nothing."""
+    found = admit(
+        "/CP-01", None, doors(access(profile=3)), is_tls=True, certificate_names=frozenset(names)
+    )
+
+    assert found.status == status
 
 
 @pytest.mark.parametrize(
