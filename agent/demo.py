@@ -58,6 +58,7 @@ class DemoOptions:
     minutes: float = 1.5
     speed: float = 400.0
     port: int = 0
+    web_port: int = 0
     seed: int = 1
     faults: tuple[tuple[str, str], ...] = ()
     folder: Path | None = None
@@ -256,7 +257,7 @@ def make_settings(
             "schedules_poll_s": 60,
         },
         "store": {"path": folder / "agent.db"},
-        "web": {"port": 0},
+        "web": {"port": options.web_port},
     }
     return Settings(**content)
 

@@ -45,6 +45,9 @@ def demo(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="OCPP port on loopback; 0: any.")
     ] = 0,
+    web_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Status page on loopback; 0: any.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Another seed, another night.")] = 1,
     fault: Annotated[
         list[str] | None,
@@ -64,7 +67,13 @@ def demo(
     """
     faults = tuple(_fault(item) for item in fault or ())
     options = DemoOptions(
-        stations=stations, minutes=minutes, speed=speed, port=port, seed=seed, faults=faults
+        stations=stations,
+        minutes=minutes,
+        speed=speed,
+        port=port,
+        web_port=web_port,
+        seed=seed,
+        faults=faults,
     )
     report.mkdir(parents=True, exist_ok=True)
     log_path = report / "agent.log"
@@ -99,6 +108,8 @@ class _Lines:
 
     def __call__(self, stage: Stage) -> None:
         now = time.monotonic()
+        if not self._next:
+            self._console.print(f"Status page: {_page(stage)}")
         if now >= self._next:
             self._next = now + LINE_EVERY_S
             charging = sum(
@@ -110,6 +121,10 @@ class _Lines:
                 f"{stage.clock.now():%H:%M} {stage.grid_w() / 1000:6.0f} of "
                 f"{stage.cap_w / 1000:.0f} kW, {charging} vehicles charging"
             )
+
+
+def _page(stage: Stage) -> str:
+    return f"http://127.0.0.1:{stage.daemon.web_port}/"
 
 
 class _LiveView:
@@ -129,7 +144,7 @@ class _LiveView:
         cap, peak = stage.cap_w / 1000, stage.peak[1] / 1000
         head = Text(
             f"{stage.clock.now():%H:%M}   {grid_w / 1000:.0f} of {cap:.0f} kW "
-            f"(largest {peak:.0f} kW)"
+            f"(largest {peak:.0f} kW)   status page: {_page(stage)}"
         )
         rows = Table(box=None, header_style="bold")
         for name in ("vehicle", "outlet", "SoC", "drawn", "planned"):

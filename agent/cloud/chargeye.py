@@ -144,7 +144,7 @@ class ChargEye:
         async with self._renewing:
             now = self._clock.now()
             is_good = self._token and self._token != stale
-            if is_good and now < self._token_until - RENEW_BEFORE:
+            if is_good and now + RENEW_BEFORE < self._token_until:
                 return self._token
             status, body = await self._http.send(
                 "GET", self._path("token"), bearer=self._refresh_token

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from agent.domain.identity import Vehicle, normalise_mac
+from agent.domain.identity import EUI_DIGITS, Vehicle, normalise_mac
 from agent.domain.ids import MacAddress, ScheduleId, VehicleId
 from agent.domain.plan import SEGMENTS_MAX, Plan, Schedule, Segment
 from agent.ports import RegistryRead, SchedulesRead
@@ -27,6 +28,8 @@ MS_MIN = 1e11
 KW_MAX = 4000.0
 TEXT_MAX = 200
 SOC_FULL = 100.0
+
+_SEPARATORS = re.compile(r"[\s:.\-_]")
 
 
 class PlanRefusedError(ValueError):
@@ -290,8 +293,10 @@ def _mac(value: Any, vehicle_id: str, problems: list[str]) -> MacAddress | None:
     if not isinstance(value, str) or not value.strip():
         return None
     found = normalise_mac(value)
-    if found is None and value.upper().endswith("0000"):
-        found = normalise_mac(value[:-4].rstrip(":-"))
+    if found is None:
+        digits = _SEPARATORS.sub("", value).upper().removeprefix("VID")
+        if len(digits) == EUI_DIGITS and digits.endswith("0000"):
+            found = normalise_mac(digits[:-4])
     if found is None:
         problems.append(f"vehicle {vehicle_id}: {value[:40]!r} is no usable MAC address")
     return found

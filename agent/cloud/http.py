@@ -54,6 +54,13 @@ class CloudHttp:
 
         Only 200 to 299 and 401 come back as a status; all else raises CloudFault.
         """
+        if not bearer.isascii() or not bearer.isprintable() or " " in bearer:
+            # Here, because the library would print the whole header in its refusal.
+            raise self._fault(
+                "the token holds a character that no header can carry: enter it again",
+                retryable=True,
+                retry_after_s=RETRY_AFTER_AUTH_S,
+            )
         content = None if body is None else orjson.dumps(body)
         headers = {"Authorization": f"Bearer {bearer}"}
         if content is not None:
@@ -124,6 +131,5 @@ class CloudHttp:
 
 def _retry_after(text: str | None) -> float | None:
     """Seconds of a Retry-After header; the date form is left to the back-off."""
-    if text is None or not text.strip().isdigit():
-        return None
-    return float(text.strip()[:9])
+    digits = "" if text is None else text.strip()
+    return float(digits[:9]) if digits.isascii() and digits.isdigit() else None

@@ -684,7 +684,7 @@ def _settle_energy(
     span_s = (at - transaction.started_at).total_seconds()
     if span_s >= 0 and taken_wh > meter.most_wh(rated_w, max(span_s, CLOCK_SLACK_S)):
         return session.with_anomaly(
-            f"{taken_wh:.0f} Wh by a meter that ends at {register_wh:.0f} Wh is not plausible"
+            f"{taken_wh:.0f} Wh at a register of {register_wh:.0f} Wh is not plausible"
         )
     ids = [item.transaction_id for item in session.transactions]
     index = ids.index(transaction.transaction_id)

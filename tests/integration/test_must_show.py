@@ -372,8 +372,10 @@ async def test_handshake_follows_the_rules_of_identity_and_credentials(
     def basic(user: str, password: bytes) -> dict[str, str]:
         import base64
 
-        return {"Authorization": "Basic " + base64.b64encode(
-            user.encode() + b":" + password).decode()}
+        return {
+            "Authorization": "Basic "
+            + base64.b64encode(user.encode() + b":" + password).decode()
+        }
 
     assert await status_of("/x/y/CP-01") == 101
     assert await status_of("/CP-99") == 404
@@ -395,7 +397,9 @@ async def test_handshake_follows_the_rules_of_identity_and_credentials(
 def test_commands_tell_when_the_daemon_is_away_and_configuration_is_wrong(
     tmp_path: Path,
 ) -> None:
-    process = DaemonProcess(tmp_path, CONFIG.format(base_url="http://127.0.0.1:1", cap_kw=1))
+    process = DaemonProcess(
+        tmp_path, CONFIG.format(base_url="http://127.0.0.1:1", cap_kw=1)
+    )
     away = process.run("status")
     process.config_path.write_text("[site]\ncap_kw = -1\nnmae = 'x'\n", encoding="utf-8")
     wrong = process.run("check-config")

@@ -342,7 +342,8 @@ async def test_configuration_wins_over_what_was_stored(path: Path) -> None:
     """A new rating counts; a station that is no longer configured is left out."""
     other = replace(STATE, station_id=CP2)
     await write(
-        path, [ports.StationSaved(state=state, seq=0) for state in (STATE, other)] + [a_row(1)]
+        path,
+        [ports.StationSaved(state=state, seq=0) for state in (STATE, other)] + [a_row(1)],
     )
     loaded = load(path, {CP1: 50_000})
 
@@ -355,7 +356,12 @@ async def test_an_empty_database_loads_as_nothing(path: Path) -> None:
     """The first start."""
     loaded = load(path)
 
-    assert (loaded.stations, loaded.tail, loaded.last_seq, loaded.vehicles_at) == ({}, (), 0, None)
+    assert (loaded.stations, loaded.tail, loaded.last_seq, loaded.vehicles_at) == (
+        {},
+        (),
+        0,
+        None,
+    )
 
 
 async def test_numbers_go_on_after_the_journal_was_pruned_empty(path: Path) -> None:
@@ -382,7 +388,9 @@ async def test_sequences_never_go_back(path: Path) -> None:
 async def test_sessions_are_read_newest_first_and_one_by_its_id(store: SqliteStore) -> None:
     """What people look at."""
     made = [
-        replace(SESSION, session_id=SessionId(f"S{n}"), plugged_at=NOW + timedelta(minutes=n))
+        replace(
+            SESSION, session_id=SessionId(f"S{n}"), plugged_at=NOW + timedelta(minutes=n)
+        )
         for n in range(5)
     ]
     await store.commit([SessionSaved(session=session) for session in made], NOW)
@@ -404,7 +412,9 @@ async def test_open_sessions_are_loaded_however_old_and_ended_ones_within_a_boun
         plugged_at=NOW - timedelta(days=90),
     )
     ended = [
-        replace(SESSION, session_id=SessionId(f"S{n}"), plugged_at=NOW + timedelta(minutes=n))
+        replace(
+            SESSION, session_id=SessionId(f"S{n}"), plugged_at=NOW + timedelta(minutes=n)
+        )
         for n in range(60)
     ]
     await write(
@@ -482,9 +492,13 @@ async def test_units_that_wait_share_a_commit(store: SqliteStore) -> None:
     ],
     ids=["duplicate", "check", "huge", "surrogate", "rubbish"],
 )
-async def test_a_failing_unit_takes_no_other_with_it(store: SqliteStore, bad: list[Any]) -> None:
+async def test_a_failing_unit_takes_no_other_with_it(
+    store: SqliteStore, bad: list[Any]
+) -> None:
     """Neither those of its group, nor the thread, nor anything of its own."""
-    bad = [SessionSaved(session=item) if isinstance(item, Session) else item for item in bad]
+    bad = [
+        SessionSaved(session=item) if isinstance(item, Session) else item for item in bad
+    ]
     await store.commit([a_row(1)], NOW)
     outcomes: dict[int, BaseException | None] = {}
 
@@ -561,9 +575,7 @@ def test_a_second_opener_is_refused_without_writing(path: Path) -> None:
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     return {
-        item.name: item.read_bytes()
-        for item in folder.iterdir()
-        if item.suffix != ".lock"
+        item.name: item.read_bytes() for item in folder.iterdir() if item.suffix != ".lock"
     }
 
 
@@ -670,7 +682,8 @@ def test_a_damaged_database_is_noticed_at_the_start(path: Path) -> None:
     store._db.execute("BEGIN")
     for seq in range(2000):
         store._db.execute(
-            "INSERT INTO journal VALUES (?, 1, 'CP-01', 'S', 'Ticked', ?)", (seq + 1, b"{}" * 50)
+            "INSERT INTO journal VALUES (?, 1, 'CP-01', 'S', 'Ticked', ?)",
+            (seq + 1, b"{}" * 50),
         )
     store._db.execute("COMMIT")
     store.close()
@@ -700,7 +713,12 @@ async def test_outbox_rows_come_back_in_order_and_whole(store: SqliteStore) -> N
     due = await store.due_outbox("chargeye", 2)
 
     assert [(row.key, row.report) for row in due] == [("a", REPORTS[0]), ("b", REPORTS[1])]
-    assert (due[0].created_at, due[0].attempts, due[0].error, due[0].is_dead) == (NOW, 0, "", False)
+    assert (due[0].created_at, due[0].attempts, due[0].error, due[0].is_dead) == (
+        NOW,
+        0,
+        "",
+        False,
+    )
     assert [row.key for row in await store.outbox_rows()] == ["a", "b", "c", "d"]
 
 
@@ -888,7 +906,9 @@ def test_a_torn_wal_opens_and_holds_a_prefix_with_all_commits_before_the_cut(
         garbage = chance.randbytes(chance.randrange(9000)) if number % 2 else b""
         (folder / "agent.db-wal").write_bytes(log[:cut] + garbage)
         opened = SqliteStore(torn)
-        seqs = [seq for (seq,) in opened._db.execute("SELECT seq FROM journal ORDER BY seq")]
+        seqs = [
+            seq for (seq,) in opened._db.execute("SELECT seq FROM journal ORDER BY seq")
+        ]
         assert opened._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         opened.close()
         shutil.rmtree(folder)
@@ -954,7 +974,9 @@ def a_day(chance: random.Random) -> list[events.Event]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_the_journal_replayed_gives_the_stored_sessions(path: Path, seed: int) -> None:
+async def test_the_journal_replayed_gives_the_stored_sessions(
+    path: Path, seed: int
+) -> None:
     """The tables are a projection of the journal, after any history."""
     chance = random.Random(seed)
     store = SqliteStore(path)

@@ -31,8 +31,10 @@ async def test_plans_that_pass_the_cap_are_shared_and_the_cap_is_never_passed(
         alone_kw = drawn_kw(place, "CP-01")
         await place.stations["CP-02"].plug(1, second)
         await place.until(
-            lambda: abs(drawn_kw(place, "CP-01") - drawn_kw(place, "CP-02")) < 1
-            and drawn_kw(place, "CP-02") > 60
+            lambda: (
+                abs(drawn_kw(place, "CP-01") - drawn_kw(place, "CP-02")) < 1
+                and drawn_kw(place, "CP-02") > 60
+            )
         )
         await place.passes(0.1)
         shared_kw = drawn_kw(place, "CP-01") + drawn_kw(place, "CP-02")
@@ -153,9 +155,7 @@ async def test_same_vehicle_at_two_outlets_is_ambiguous_at_both(tmp_path: Path) 
             lambda: [s.match for s in place.sessions()] == [MatchOutcome.AMBIGUOUS] * 2
         )
         await place.stations["CP-02"].unplug(1)
-        await place.until(
-            lambda: place.sessions()[0].match is MatchOutcome.UNIQUE, 30
-        )
+        await place.until(lambda: place.sessions()[0].match is MatchOutcome.UNIQUE, 30)
         vehicles = place.daemon.vehicles()
 
     assert vehicles[0]["station_id"] == "CP-01"

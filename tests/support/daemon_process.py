@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,8 @@ class DaemonProcess:
         lines = self.log_path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.startswith("{")]
         return [row for row in rows if row["event"] == name]
+
+    def ask_web(self, path: str) -> Any:
+        """GET a JSON path of the web port."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.web_port}{path}") as answer:
+            return json.loads(answer.read())

@@ -75,9 +75,13 @@ def foreign_fleet() -> Iterator[ForeignFleet]:
             elif fleet.page is not None:
                 self._raw(*fleet.page)
             elif self.path.startswith("/api/vehicles/") and method == "PATCH":
-                self._answer(200, {"success": True, "message": "", "skippedScheduleIds": []})
+                self._answer(
+                    200, {"success": True, "message": "", "skippedScheduleIds": []}
+                )
             elif self.path.startswith("/api/vehicles"):
-                self._answer(200, {"vehicles": [{"vehicle": row} for row in fleet.vehicles]})
+                self._answer(
+                    200, {"vehicles": [{"vehicle": row} for row in fleet.vehicles]}
+                )
             else:
                 self._answer(200, {"recurringSchedules": [], "schedules": fleet.schedules})
 
@@ -108,7 +112,9 @@ def ms(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
-def plan_json(pieces: list[tuple[datetime, datetime, float]], **extra: Any) -> dict[str, Any]:
+def plan_json(
+    pieces: list[tuple[datetime, datetime, float]], **extra: Any
+) -> dict[str, Any]:
     """A ChargEye plan of (from, to, kW); a power of 0 is a pause."""
     return {
         "segments": [

@@ -16,7 +16,9 @@ Json = dict[str, Any]
 
 
 def stamp(at: datetime | None = None) -> str:
-    return (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        (at or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
 class ForeignStation:

@@ -46,14 +46,18 @@ class Cloud:
         return self.answer(request)
 
     def asked(self) -> list[str]:
-        return [f"{request.method} {request.url.raw_path.decode()}" for request in self.requests]
+        return [
+            f"{request.method} {request.url.raw_path.decode()}" for request in self.requests
+        ]
 
 
 @asynccontextmanager
 async def client_of(
     cloud: Any, *, refresh: str = REFRESH, clock: HandClock | None = None, **options: Any
 ) -> AsyncIterator[ChargEye]:
-    transport = cloud if isinstance(cloud, httpx.AsyncBaseTransport) else httpx.MockTransport(cloud)
+    transport = (
+        cloud if isinstance(cloud, httpx.AsyncBaseTransport) else httpx.MockTransport(cloud)
+    )
     http = CloudHttp("chargeye", "http://cloud.test/api/", transport=transport)
     try:
         yield ChargEye(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -71,7 +72,10 @@ async def test_a_request_carries_the_token_and_the_body_as_json() -> None:
         return httpx.Response(201, json={"ok": True})
 
     http = client(answer, "http://cloud.test/api///")
-    assert await http.send("PATCH", "/x?a=1", bearer=BEARER, body={"a": 1}) == (201, {"ok": True})
+    assert await http.send("PATCH", "/x?a=1", bearer=BEARER, body={"a": 1}) == (
+        201,
+        {"ok": True},
+    )
     await http.close()
 
     request = seen[0]
@@ -99,7 +103,9 @@ async def test_401_is_left_to_the_caller_who_knows_about_tokens() -> None:
         (408, True), (425, True), (429, True), (500, True), (502, True), (503, True), (599, True),
     ],
 )  # fmt: skip
-async def test_a_status_tells_whether_a_repeat_can_help(status: int, *, retryable: bool) -> None:
+async def test_a_status_tells_whether_a_repeat_can_help(
+    status: int, *, retryable: bool
+) -> None:
     """4xx will not get better by itself."""
     fault = await fault_of(lambda _: httpx.Response(status, json={"message": "no"}))
 
@@ -125,7 +131,14 @@ async def test_retry_after_is_read_in_seconds(text: str, seconds: float | None) 
 
 @pytest.mark.parametrize(
     "content",
-    [b"<html>Bad gateway</html>", b'{"vehicles": [', b"\xff\xfe", b"NaN", b"[" * 100_000, b"{}x"],
+    [
+        b"<html>Bad gateway</html>",
+        b'{"vehicles": [',
+        b"\xff\xfe",
+        b"NaN",
+        b"[" * 100_000,
+        b"{}x",
+    ],
 )
 async def test_200_without_json_is_a_fault_that_passes(content: bytes) -> None:
     """HTML with 200, truncated JSON, nonsense."""
@@ -223,8 +236,12 @@ async def test_a_cloud_that_is_not_there_is_a_fault_that_passes() -> None:
         assert caught.value.retryable
 
 
-@pytest.mark.parametrize("bearer", ["tok\nen-QWE5", "tok en-QWE5\r\nX: y", "tökén-QWE5", "\x00-QWE5"])
-async def test_a_token_that_no_header_can_carry_is_named_without_being_shown(bearer: str) -> None:
+@pytest.mark.parametrize(
+    "bearer", ["tok\nen-QWE5", "tok en-QWE5\r\nX: y", "tökén-QWE5", "\x00-QWE5"]
+)
+async def test_a_token_that_no_header_can_carry_is_named_without_being_shown(
+    bearer: str,
+) -> None:
     """A newline from a file is common; the library would print the whole header."""
 
     async def never(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -263,16 +280,26 @@ async def test_one_request_is_in_flight_at_a_time() -> None:
 
 async def test_certificates_are_checked() -> None:
     """N5: verification is never switched off."""
-    async with served(_nothing) as plain:
-        port = int(plain._base_url.rsplit(":", 1)[1])
-        http = CloudHttp("chargeye", f"https://127.0.0.1:{port}")
-        with pytest.raises(CloudFault) as caught:
-            await http.send("GET", "/x", bearer=BEARER)
-        await http.close()
+    http = CloudHttp("chargeye", "https://cloud.test")
+    context = http._client._transport._pool._ssl_context  # type: ignore[attr-defined]
+    await http.close()
+
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+
+
+async def test_a_cloud_that_does_not_speak_tls_is_a_fault_that_passes() -> None:
+    """A proxy's plain page on the TLS port."""
+
+    async def plain(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(plain, "127.0.0.1", 0)
+    http = CloudHttp("chargeye", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    with pytest.raises(CloudFault) as caught:
+        await http.send("GET", "/x", bearer=BEARER)
+    await http.close()
+    server.close()
 
     assert caught.value.retryable
-    assert http._client._transport._pool._ssl_context.verify_mode.name == "CERT_REQUIRED"  # type: ignore[attr-defined]
-
-
-async def _nothing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
-    """Say nothing that TLS could understand."""

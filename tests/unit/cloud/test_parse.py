@@ -27,7 +27,8 @@ JSON = st.recursive(
     | st.text(max_size=12)
     | st.sampled_from(["NaN", "0001-01-01T00:00:00+10:00", "2026-01-15T18:00:00Z"]),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=6), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -156,10 +157,14 @@ def test_an_inactive_port_has_no_mac_and_two_ports_have_two() -> None:
     assert vehicle.fallback_mac is None
 
 
-@pytest.mark.parametrize("text", ["00:00:00:00:00:00", "FF:FF:FF:FF:FF:FF", "60FAB1000001", "zz", "04E7"])
+@pytest.mark.parametrize(
+    "text", ["00:00:00:00:00:00", "FF:FF:FF:FF:FF:FF", "60FAB1000001", "zz", "04E7"]
+)
 def test_a_mac_that_is_nobodys_is_named_and_the_vehicle_kept(text: str) -> None:
     """C13: zero, broadcast, the charger's own maker, nonsense."""
-    read = read_vehicles({"vehicles": [{"id": "b", "chargingPorts": [{"macAddress": text}]}]})
+    read = read_vehicles(
+        {"vehicles": [{"id": "b", "chargingPorts": [{"macAddress": text}]}]}
+    )
 
     assert read.vehicles[0][0].macs == frozenset()
     assert len(read.problems) == 1
@@ -172,7 +177,10 @@ def test_v2icp_is_taken_from_beside_the_vehicle_before_from_inside() -> None:
 
     assert vehicle_of({"vehicle": inner, "v2icp": {"vin": "OUTER"}}).vin == "OUTER"
     assert vehicle_of({"vehicle": inner}).vin == "INNER"
-    assert vehicle_of({"vehicle": inner | {"vin": "OWN"}, "v2icp": {"vin": "OUTER"}}).vin == "OWN"
+    assert (
+        vehicle_of({"vehicle": inner | {"vin": "OWN"}, "v2icp": {"vin": "OUTER"}}).vin
+        == "OWN"
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,13 +200,17 @@ def test_a_power_out_of_range_is_missing(value: Any) -> None:
 
 def test_a_vehicle_without_an_id_is_named_and_left_out() -> None:
     """The others stay."""
-    read = read_vehicles({"vehicles": [{"name": "x"}, None, 5, {"vehicle": {"id": ""}}, {"id": "b"}]})
+    read = read_vehicles(
+        {"vehicles": [{"name": "x"}, None, 5, {"vehicle": {"id": ""}}, {"id": "b"}]}
+    )
 
     assert [vehicle.vehicle_id for vehicle, _ in read.vehicles] == ["b"]
     assert len(read.problems) == 4
 
 
-@pytest.mark.parametrize("body", [None, [], {}, {"vehicles": {}}, {"vehicles": None}, "x", 5])
+@pytest.mark.parametrize(
+    "body", [None, [], {}, {"vehicles": {}}, {"vehicles": None}, "x", 5]
+)
 def test_an_answer_without_the_list_is_not_an_empty_registry(body: Any) -> None:
     """Else one odd answer would forget all vehicles."""
     with pytest.raises(ValueError, match="vehicles"):
@@ -219,7 +231,11 @@ def test_no_registry_makes_the_reader_raise_anything_but_value_error(
     body: Any, rows: list[Any]
 ) -> None:
     """I11: nasty JSON in every place."""
-    for nasty in (body, {"vehicles": rows}, {"vehicles": [{"vehicle": row} for row in rows]}):
+    for nasty in (
+        body,
+        {"vehicles": rows},
+        {"vehicles": [{"vehicle": row} for row in rows]},
+    ):
         try:
             read_vehicles(orjson.loads(orjson.dumps(nasty)))
         except ValueError:
@@ -262,7 +278,11 @@ def test_recurring_schedules_and_those_of_other_locations_are_left_out() -> None
     ]
     read = read_schedules(rows, "loc-1")
 
-    assert [schedule.schedule_id for schedule, _ in read.schedules] == ["dated", "nowhere", "plain"]
+    assert [schedule.schedule_id for schedule, _ in read.schedules] == [
+        "dated",
+        "nowhere",
+        "plain",
+    ]
     assert not read.problems
 
 
@@ -303,7 +323,10 @@ def test_a_plan_that_cannot_be_trusted_is_refused_whole(segments: Any, words: st
 def test_a_bad_past_refuses_the_plan_as_well() -> None:
     """Both lists are checked by the same rules."""
     row = a_row()
-    row["plan"] = {"segments": [a_segment()], "pastSegments": [a_segment(-1, 0, powerkW=-5)]}
+    row["plan"] = {
+        "segments": [a_segment()],
+        "pastSegments": [a_segment(-1, 0, powerkW=-5)],
+    }
 
     assert "pastSegments[0]" in refusal_of(row)
 
@@ -325,7 +348,9 @@ def test_a_schedule_without_a_plan_is_a_slot(plan: Any) -> None:
         {"plannedDepartureTime": "soon"}, {"plannedArrivalTime": "0001-01-01T00:00:00+10:00"},
     ],
 )  # fmt: skip
-def test_a_slot_that_cannot_be_used_is_named_and_the_others_stay(changes: dict[str, Any]) -> None:
+def test_a_slot_that_cannot_be_used_is_named_and_the_others_stay(
+    changes: dict[str, Any],
+) -> None:
     """A row that cannot be read is left out."""
     read = read_schedules([a_row(**changes), a_row(id="good")], "loc-1")
 
@@ -350,7 +375,9 @@ def test_no_schedules_make_the_reader_raise(
     rows: list[Any], segments: list[Any], schedule: Any
 ) -> None:
     """I11: nasty JSON in every place; a plan that passes is in range."""
-    nasty = a_row(plan={"segments": segments, "pastSegments": segments, "schedule": schedule})
+    nasty = a_row(
+        plan={"segments": segments, "pastSegments": segments, "schedule": schedule}
+    )
     read = read_schedules(orjson.loads(orjson.dumps([*rows, nasty])), "loc-1")
 
     for found, _ in read.schedules:

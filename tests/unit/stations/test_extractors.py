@@ -34,7 +34,13 @@ def test_a_path_leads_into_objects_lists_and_json_text(path: str, data: Any) -> 
 
 @pytest.mark.parametrize(
     ("path", "data"),
-    [("ev.mac", {"ev": 5}), ("ev.mac", "no json"), ("9", [1]), ("ev", {"ev": {"mac": "x"}}), ("a", None)],
+    [
+        ("ev.mac", {"ev": 5}),
+        ("ev.mac", "no json"),
+        ("9", [1]),
+        ("ev", {"ev": {"mac": "x"}}),
+        ("a", None),
+    ],
 )
 def test_a_path_that_leads_nowhere_finds_nothing(path: str, data: Any) -> None:
     """What is not there is not guessed."""

@@ -19,7 +19,9 @@ from .conftest import JSON_VALUES
 def text_of_depth(levels: int) -> str:
     """A CALL whose array is level 1 and whose objects go down to ``levels``."""
     objects = levels - 1
-    return '[2,"7","Heartbeat",' + '{"a":' * (objects - 1) + "{}" + "}" * (objects - 1) + "]"
+    return (
+        '[2,"7","Heartbeat",' + '{"a":' * (objects - 1) + "{}" + "}" * (objects - 1) + "]"
+    )
 
 
 @given(st.text() | st.binary())
@@ -62,7 +64,9 @@ def test_nesting_of_32_levels_is_read_and_of_33_is_refused() -> None:
 
 def test_many_brackets_that_are_not_deep_are_read() -> None:
     """Only depth counts, not the number of brackets."""
-    frame = framing.parse(orjson.dumps([2, "1", "MeterValues", {"a": [[] for _ in range(99)]}]))
+    frame = framing.parse(
+        orjson.dumps([2, "1", "MeterValues", {"a": [[] for _ in range(99)]}])
+    )
 
     assert isinstance(frame, Call)
 
@@ -100,7 +104,9 @@ def test_a_call_whose_id_cannot_be_used_is_refused_and_not_answerable(
     assert frame.message_id is None
 
 
-@pytest.mark.parametrize(("message_id", "read_as"), [(17, "17"), (-1, "-1"), ("y" * 64, "y" * 64)])
+@pytest.mark.parametrize(
+    ("message_id", "read_as"), [(17, "17"), (-1, "-1"), ("y" * 64, "y" * 64)]
+)
 def test_a_numeric_or_long_id_is_tolerated_as_text(message_id: Any, read_as: str) -> None:
     """Seen in the field; answered as text."""
     frame = framing.parse(orjson.dumps([2, message_id, "Heartbeat", {}]))
@@ -133,7 +139,11 @@ def test_a_payload_that_is_no_object_is_refused_but_answerable(payload: Any) -> 
     frame = framing.parse(orjson.dumps([2, "1", "Heartbeat", payload]))
 
     assert isinstance(frame, BadFrame)
-    assert (frame.message_id, frame.is_call, frame.code) == ("1", True, "FormationViolation")
+    assert (frame.message_id, frame.is_call, frame.code) == (
+        "1",
+        True,
+        "FormationViolation",
+    )
 
 
 @pytest.mark.parametrize("tail", ["", ",null", ",[]", ",5"])
@@ -151,7 +161,9 @@ def test_an_error_answer_of_wrong_types_is_still_an_answer() -> None:
     assert len(frame.description) <= 255
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "2", '"x"', "[2", "\ufeff[]", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", "2", '"x"', "[2", "\ufeff[]", "\x00"]
+)
 def test_text_that_is_no_frame_is_refused(text: str) -> None:
     """RPC-01: truncated, empty, or something else."""
     frame = framing.parse(text)

@@ -82,7 +82,9 @@ def test_the_identity_is_the_last_segment_decoded_once(path: str, identity: str)
 def test_a_path_that_names_no_usable_identity_is_refused(path: str) -> None:
     """A5, CON-07: empty, dots, control and direction marks, bad UTF-8, over-long."""
     assert identity_of(path) is None
-    assert admit(path, None, doors(access(), accepts_unknown=True), is_tls=True).status == 404
+    assert (
+        admit(path, None, doors(access(), accepts_unknown=True), is_tls=True).status == 404
+    )
 
 
 @given(st.text(max_size=80))
@@ -91,9 +93,7 @@ def test_no_path_makes_the_door_raise_or_open_for_a_stranger(path: str) -> None:
     found = admit(path, None, doors(access()), is_tls=False)
 
     assert found.status in (101, 404)
-    assert (found.status == 101) == (
-        (identity_of(path) or "").encode().lower() == b"cp-01"
-    )
+    assert (found.status == 101) == ((identity_of(path) or "").encode().lower() == b"cp-01")
 
 
 def test_letter_case_and_aliases_lead_to_the_same_station() -> None:
@@ -105,7 +105,9 @@ def test_letter_case_and_aliases_lead_to_the_same_station() -> None:
         assert (found.status, found.station_id) == (101, "CP-01")
 
 
-@pytest.mark.parametrize("path", ["/C%D0%A0-01", "/C%EF%BC%B0-01", "/%E2%84%AA1", "/CP%C5%BF"])
+@pytest.mark.parametrize(
+    "path", ["/C%D0%A0-01", "/C%EF%BC%B0-01", "/%E2%84%AA1", "/CP%C5%BF"]
+)
 def test_a_look_alike_of_a_configured_name_is_unknown(path: str) -> None:
     """A5: Cyrillic, full-width, the Kelvin sign and the long s are other letters."""
     known = doors(access("CP-01"), access("K1"), access("CPs"))
@@ -143,7 +145,11 @@ def test_profile_3_needs_a_certificate_in_the_stations_name(
 ) -> None:
     """A11: a certificate of another station opens nothing."""
     found = admit(
-        "/CP-01", None, doors(access(profile=3)), is_tls=True, certificate_names=frozenset(names)
+        "/CP-01",
+        None,
+        doors(access(profile=3)),
+        is_tls=True,
+        certificate_names=frozenset(names),
     )
 
     assert found.status == status
@@ -193,7 +199,10 @@ def test_letter_case_of_a_password_that_is_not_hex_matters() -> None:
     password = "Correct-Horse-Battery-Staple-2026"
     known = doors(access(password=password, profile=1))
 
-    assert admit("/CP-01", basic(b"CP-01", password.encode()), known, is_tls=False).status == 101
+    assert (
+        admit("/CP-01", basic(b"CP-01", password.encode()), known, is_tls=False).status
+        == 101
+    )
     lowered = basic(b"CP-01", password.lower().encode())
     assert admit("/CP-01", lowered, known, is_tls=False).status == 401
 
@@ -243,7 +252,9 @@ def test_every_raw_key_and_its_hex_text_open_and_a_changed_one_does_not(key: byt
         assert admit("/CP-01", basic(b"CP-01", sent), known, is_tls=False).status == 401
 
 
-@pytest.mark.parametrize("stored", ["sha256$zz$00", "sha256$00", "plain", "md5$00$00", "$$"])
+@pytest.mark.parametrize(
+    "stored", ["sha256$zz$00", "sha256$00", "plain", "md5$00$00", "$$"]
+)
 def test_a_damaged_stored_hash_opens_for_nobody(stored: str) -> None:
     """A hash that cannot be read is no password."""
     known = doors(StationAccess(station_id=StationId("CP-01"), password_hash=stored))
@@ -253,7 +264,10 @@ def test_a_damaged_stored_hash_opens_for_nobody(stored: str) -> None:
 
 def test_a_hash_is_salted_and_does_not_show_the_password() -> None:
     """Salted at rest, in the form that settings accept."""
-    one, other = hash_password("secret-password!", SALT), hash_password("secret-password!", b"o" * 16)
+    one, other = (
+        hash_password("secret-password!", SALT),
+        hash_password("secret-password!", b"o" * 16),
+    )
 
     assert re.fullmatch(r"sha256\$[0-9a-f]{32}\$[0-9a-f]{64}", one)
     assert one != other

@@ -145,7 +145,7 @@ async def test_only_a_call_with_an_id_gets_an_error_for_its_form() -> None:
     async with running() as bench:
         bench.wire.feed('[2,"7",["Heartbeat"],{}]')
         bench.wire.feed('[2,null,"Heartbeat",{}]')
-        bench.wire.feed('[3,null,{}]')
+        bench.wire.feed("[3,null,{}]")
         await soon(lambda: len(bench.bad) == 3)
 
         assert [frame[:3] for frame in bench.wire.sent] == [[4, "7", "NotImplemented"]]
@@ -166,7 +166,11 @@ async def test_a_repeated_call_gets_the_stored_answer_without_being_handled_agai
         bench.wire.feed('[2,"1","StartTransaction",{"connectorId":2}]')
         answers = await bench.wire.until(3)
 
-    assert answers == [[3, "1", {"count": 1}], [3, "1", {"count": 1}], [3, "1", {"count": 2}]]
+    assert answers == [
+        [3, "1", {"count": 1}],
+        [3, "1", {"count": 1}],
+        [3, "1", {"count": 2}],
+    ]
 
 
 async def test_a_heartbeat_is_answered_anew_even_under_a_constant_id() -> None:
@@ -234,7 +238,11 @@ async def test_a_time_out_is_an_outcome_and_its_late_answer_is_heard(
     late: list[CallOutcome] = []
     async with running() as bench:
         outcome = await bench.call(on_late=late.append)
-        assert (outcome.payload, outcome.code, outcome.is_answered) == (None, "Timeout", False)
+        assert (outcome.payload, outcome.code, outcome.is_answered) == (
+            None,
+            "Timeout",
+            False,
+        )
         bench.wire.feed([3, bench.wire.sent[0][1], {"status": "Accepted"}])
         await soon(lambda: bool(late))
 
@@ -401,5 +409,3 @@ async def test_a_flood_of_unsolicited_answers_does_not_hinder_the_next_call() ->
 
         assert (await task).payload == {}
         assert bench.link.machine.unmatched == 2000
-
-

@@ -189,7 +189,9 @@ def test_calls_given_up_are_remembered_within_a_bound() -> None:
         machine.next_call(0.0)
         machine.expire(100.0)
 
-    late = [n for n in range(LATE_MAX * 3) if machine.answered(CallResult(str(n), {}), 101.0)]
+    late = [
+        n for n in range(LATE_MAX * 3) if machine.answered(CallResult(str(n), {}), 101.0)
+    ]
     assert late == list(range(LATE_MAX * 2, LATE_MAX * 3))
 
 

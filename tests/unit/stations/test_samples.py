@@ -58,7 +58,9 @@ def test_a_register_is_read_in_watt_hours(
     more = {} if unit is None else {"unit": unit}
 
     assert read_one(sample(written, **more)).register_wh == pytest.approx(register_wh)
-    assert read_one(sample(written, REGISTER, **more)).register_wh == pytest.approx(register_wh)
+    assert read_one(sample(written, REGISTER, **more)).register_wh == pytest.approx(
+        register_wh
+    )
 
 
 def test_a_null_measurand_means_the_energy_register() -> None:
@@ -124,7 +126,9 @@ def test_currents_and_a_voltage_stand_in_for_a_missing_power() -> None:
     assert read_one(sample("100", CURRENT)).power_w is None
 
 
-@pytest.mark.parametrize("value", ["", " ", "NaN", "inf", None, [], {}, True, "12 kWh", "1.234,5"])
+@pytest.mark.parametrize(
+    "value", ["", " ", "NaN", "inf", None, [], {}, True, "12 kWh", "1.234,5"]
+)
 def test_a_value_that_is_no_number_is_missing_and_not_zero(value: Any) -> None:
     """MTR-01: empty = missing."""
     reading = read_one(sample(value), sample("42", "SoC"))
@@ -171,7 +175,9 @@ def test_a_moment_without_samples_is_accepted_and_ignored() -> None:
 
 def test_a_time_of_1970_is_replaced_by_ours_and_named() -> None:
     """CLK-04: the values are good, the clock is not."""
-    readings, problem = read_meter_values([meter_value(sample("5"), at="1970-01-01T00:00:09Z")], NOW)
+    readings, problem = read_meter_values(
+        [meter_value(sample("5"), at="1970-01-01T00:00:09Z")], NOW
+    )
 
     assert readings == (MeterReading(at=NOW, register_wh=5.0),)
     assert problem is not None

@@ -12,7 +12,9 @@ from agent.stations.link import WireClosed
 from agent.stations.server import SocketWire
 
 
-async def test_a_pong_that_is_awaited_when_the_connection_breaks_ends_as_wire_closed() -> None:
+async def test_a_pong_that_is_awaited_when_the_connection_breaks_ends_as_wire_closed() -> (
+    None
+):
     """Else every dead link would be logged as a bug with a traceback."""
     outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 

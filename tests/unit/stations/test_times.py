@@ -114,7 +114,9 @@ def test_a_time_ahead_becomes_ours_and_is_named_when_it_is_far(
     assert (oddity is not None) == is_odd
 
 
-@given(st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), st.integers(-14 * 60, 14 * 60))
+@given(
+    st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)), st.integers(-14 * 60, 14 * 60)
+)
 def test_what_we_write_is_read_back_to_the_second(moment: datetime, minutes: int) -> None:
     """CLK-03: whole seconds with Z, whatever zone the time came in."""
     at = moment.replace(tzinfo=timezone(timedelta(minutes=minutes)))
@@ -135,14 +137,25 @@ def test_what_we_write_is_read_back_to_the_second(moment: datetime, minutes: int
         ([], None), ({}, None), ("1e999", None),
     ],
 )  # fmt: skip
-def test_a_number_is_read_leniently_and_never_guessed(value: Any, number: float | None) -> None:
+def test_a_number_is_read_leniently_and_never_guessed(
+    value: Any, number: float | None
+) -> None:
     """MTR-01: numbers as numbers, padded, with a comma; empty is missing, not zero."""
     assert parse_number(value) == number
 
 
 @pytest.mark.parametrize(
     ("value", "number"),
-    [(1, 1), ("1", 1), (1.0, 1), ("1.0", 1), (1.5, None), ("x", None), (True, None), ("1e300", None)],
+    [
+        (1, 1),
+        ("1", 1),
+        (1.0, 1),
+        ("1.0", 1),
+        (1.5, None),
+        ("x", None),
+        (True, None),
+        ("1e300", None),
+    ],
 )
 def test_a_whole_number_is_whole(value: Any, number: int | None) -> None:
     """Connector ids come as numbers, text and floats."""

@@ -183,7 +183,9 @@ def test_the_bench_knows_every_action_that_is_handled() -> None:
 
 
 @pytest.mark.parametrize("action", [str(item.value) for item in Action])
-async def test_every_action_of_the_standard_gets_the_answer_it_deserves(action: str) -> None:
+async def test_every_action_of_the_standard_gets_the_answer_it_deserves(
+    action: str,
+) -> None:
     """Station-initiated: a valid CALLRESULT. Ours alone: NotSupported (SEC-05, LIB-10)."""
     bench = Bench()
 
@@ -195,7 +197,9 @@ async def test_every_action_of_the_standard_gets_the_answer_it_deserves(action: 
         assert bench.sink.events == []
 
 
-@pytest.mark.parametrize("action", ["Nonsense", "../../x", "heartbeat", "NotifyReport", "\x00"])
+@pytest.mark.parametrize(
+    "action", ["Nonsense", "../../x", "heartbeat", "NotifyReport", "\x00"]
+)
 async def test_an_unknown_action_gets_not_implemented(action: str) -> None:
     """I3: and no file is opened for it."""
     reply = await Bench().send(action, {})
@@ -222,7 +226,9 @@ async def test_extra_fields_are_tolerated(action: str) -> None:
 
 
 @pytest.mark.parametrize("action", TORTURED)
-async def test_no_hostile_value_in_any_field_gets_an_error_or_does_harm(action: str) -> None:
+async def test_no_hostile_value_in_any_field_gets_an_error_or_does_harm(
+    action: str,
+) -> None:
     """I8: field by field; transaction messages never get a CALLERROR (C2)."""
     base = PLAIN[action]
     if action == "DataTransfer":
@@ -244,7 +250,9 @@ async def test_rubbish_in_all_fields_at_once_gets_a_valid_answer(
 ) -> None:
     """Property: any object under the real field names."""
     names = sorted({path[0] for path in places(PLAIN[action])} | {"x"})
-    payload = data.draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON_VALUES)))
+    payload = data.draw(
+        st.fixed_dictionaries({}, optional=dict.fromkeys(names, JSON_VALUES))
+    )
     bench = Bench()
 
     await bench.answer(action, payload)
@@ -252,7 +260,9 @@ async def test_rubbish_in_all_fields_at_once_gets_a_valid_answer(
         check_bounded(event)
 
 
-@pytest.mark.parametrize("text", ["'; DROP TABLE sessions; --", "\u202eevil", "a\nb", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE sessions; --", "\u202eevil", "a\nb", "\x1b[31m"]
+)
 async def test_nasty_text_is_kept_as_inert_text(text: str) -> None:
     """I6, I7: recorded as it came, at most cut."""
     bench = Bench()
@@ -284,7 +294,11 @@ async def test_a_boot_with_decorative_faults_is_accepted_all_the_same() -> None:
     bench = Bench()
     answer = await bench.answer(
         "BootNotification",
-        {"chargePointVendor": "", "chargePointModel": 7, "chargeBoxSerialNumber": "S" * 400},
+        {
+            "chargePointVendor": "",
+            "chargePointModel": 7,
+            "chargeBoxSerialNumber": "S" * 400,
+        },
     )
 
     assert answer["status"] == "Accepted"
@@ -325,7 +339,9 @@ async def test_a_status_of_an_impossible_connector_is_only_noted(connector: Any)
 async def test_a_status_of_connector_0_is_the_whole_station() -> None:
     """Connector 0 is no outlet, and no oddity either."""
     bench = Bench()
-    await bench.answer("StatusNotification", PLAIN["StatusNotification"] | {"connectorId": 0})
+    await bench.answer(
+        "StatusNotification", PLAIN["StatusNotification"] | {"connectorId": 0}
+    )
 
     assert bench.sink.only(events.ConnectorChanged).evse_id == 0
 
@@ -435,7 +451,9 @@ async def test_a_stop_carries_its_samples_reason_and_register() -> None:
 async def test_a_stop_without_a_reason_was_local() -> None:
     """1.6: absent means Local."""
     bench = Bench()
-    await bench.answer("StopTransaction", {"transactionId": 7, "meterStop": 1, "timestamp": TIME})
+    await bench.answer(
+        "StopTransaction", {"transactionId": 7, "meterStop": 1, "timestamp": TIME}
+    )
 
     assert bench.sink.only(events.TransactionEnded).reason == "Local"
 
@@ -543,6 +561,8 @@ async def test_endless_different_breaches_do_not_fill_the_memory() -> None:
     """A station may break the schema in a new way each time."""
     bench = Bench()
     for number in range(500):
-        await bench.answer("StatusNotification", PLAIN["StatusNotification"] | {f"f{number}": 1})
+        await bench.answer(
+            "StatusNotification", PLAIN["StatusNotification"] | {f"f{number}": 1}
+        )
 
     assert len(bench.adapter._breaches) <= 64

@@ -17,7 +17,12 @@ from agent.domain.profile import ChargingProfile, Purpose, compile_default, comp
 from agent.ports import Answer
 from agent.stations import schemas
 from agent.stations.link import CallOutcome
-from agent.stations.v16_orders import SET_CHARGING_PROFILE, VERSION, read_answer, set_charging_profile
+from agent.stations.v16_orders import (
+    SET_CHARGING_PROFILE,
+    VERSION,
+    read_answer,
+    set_charging_profile,
+)
 
 from .conftest import HOSTILE, NOW
 
@@ -76,14 +81,18 @@ def test_purposes_are_spelled_as_1_6_spells_them(purpose: Purpose, word: str) ->
 def test_a_relative_profile_has_no_start_and_phases_are_written_per_period() -> None:
     """PRF-08, and AC stations."""
     payload = set_charging_profile(
-        EvseId(1), a_profile(starts_at=None, phases=3, unit=RateUnit.AMPERE, transaction_id=None)
+        EvseId(1),
+        a_profile(starts_at=None, phases=3, unit=RateUnit.AMPERE, transaction_id=None),
     )
     profile = payload["csChargingProfiles"]
 
     assert profile["chargingProfileKind"] == "Relative"
     assert "startSchedule" not in profile["chargingSchedule"]
     assert "transactionId" not in profile
-    assert all(p["numberPhases"] == 3 for p in profile["chargingSchedule"]["chargingSchedulePeriod"])
+    assert all(
+        p["numberPhases"] == 3
+        for p in profile["chargingSchedule"]["chargingSchedulePeriod"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,5 +174,3 @@ def test_every_outcome_has_a_meaning(outcome: CallOutcome, answer: Answer) -> No
 def test_a_hostile_status_is_never_taken_for_acceptance(status: Any) -> None:
     """Any JSON may stand there."""
     assert read_answer(CallOutcome({"status": status})).answer is not Answer.ACCEPTED
-
-

@@ -34,7 +34,9 @@ Script = Callable[[str, Payload], CallOutcome | None]
 class ScriptedStation:
     """A station by its configuration; a script may answer otherwise."""
 
-    def __init__(self, keys: dict[str, Any] | None = None, script: Script | None = None) -> None:
+    def __init__(
+        self, keys: dict[str, Any] | None = None, script: Script | None = None
+    ) -> None:
         self.keys = dict(keys or {})
         self.script = script
         self.calls: list[tuple[str, Payload]] = []
@@ -281,7 +283,10 @@ async def test_after_a_reconnect_without_a_boot_every_state_is_asked_for() -> No
     """BOOT-01: what is stored is stale."""
     bench = Bench(ScriptedStation(settled_keys()), known=[1, 2])
     async with at_work(bench, booted=False):
-        assert bench.station.triggers() == [("StatusNotification", 1), ("StatusNotification", 2)]
+        assert bench.station.triggers() == [
+            ("StatusNotification", 1),
+            ("StatusNotification", 2),
+        ]
 
 
 @pytest.mark.parametrize("count", ["999999999", "1000000000000", "65"])
@@ -321,10 +326,20 @@ async def test_reads_go_before_settings_and_both_after_limits() -> None:
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:12])
 async def test_no_hostile_configuration_ends_the_set_up(value: Any) -> None:
     """CFG-02 to CFG-04: any JSON in any place, in every key that is read."""
-    for place in ("NumberOfConnectors", SAMPLED, f"{SAMPLED}MaxLength", "HeartbeatInterval"):
-        async with at_work(Bench(ScriptedStation(settled_keys() | {place: value}))) as bench:
+    for place in (
+        "NumberOfConnectors",
+        SAMPLED,
+        f"{SAMPLED}MaxLength",
+        "HeartbeatInterval",
+    ):
+        async with at_work(
+            Bench(ScriptedStation(settled_keys() | {place: value}))
+        ) as bench:
             assert len(bench.sink.capabilities) == 1
-    for answer in ({"configurationKey": value}, {"configurationKey": [{"key": value}, value]}):
+    for answer in (
+        {"configurationKey": value},
+        {"configurationKey": [{"key": value}, value]},
+    ):
 
         def answers(
             action: str, _: Payload, answer: Payload = answer

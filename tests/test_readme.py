@@ -1,0 +1,51 @@
+"""The README says what is true: generated tables, commands, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from agent.cli import app
+from agent.cli.docs import filled
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_generated_tables_of_the_readme_are_up_to_date() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert filled(text) == text, "run: python -m agent.cli.docs README.md"
+
+
+def test_every_command_shows_an_example_in_its_help() -> None:
+    runner = CliRunner()
+    names = [
+        command.name or command.callback.__name__ for command in app.registered_commands
+    ]  # type: ignore[union-attr]
+
+    for name in names:
+        shown = runner.invoke(app, [name, "--help"])
+
+        assert shown.exit_code == 0
+        assert "Example:" in shown.stdout, name
+        assert name in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_picture_of_the_status_page_exists() -> None:
+    picture = ROOT / "agent" / "web" / "status-page.png"
+
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_no_committed_file_names_a_package_registry() -> None:
+    for name in (
+        "requirements.lock",
+        "requirements-dev.lock",
+        "Makefile",
+        "pyproject.toml",
+    ):
+        text = (ROOT / name).read_text(encoding="utf-8")
+
+        assert "--index-url" not in text
+        assert "https://" not in text.replace("https://www.apache.org", "")
