@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +29,7 @@ from pydantic_settings import (
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from agent.domain.capability import QUIRKS
@@ -83,6 +87,16 @@ class Extractor(_Section):
     field: Literal["mac", "soc", "connector"] = "mac"
     path: str = ""
     pattern: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> Extractor:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(
+                f"the pattern {self.pattern[:40]!r} is no regular expression: {error}"
+            ) from error
+        return self
 
 
 class Ocpp(_Section):
@@ -251,10 +265,13 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Settings:
         known = [station.id for station in self.stations]
-        folded = [name.casefold() for name in known]
-        for name in known:
+        names = [
+            name for station in self.stations for name in (station.id, *station.aliases)
+        ]
+        folded = [name.casefold() for name in names]
+        for name in names:
             if folded.count(name.casefold()) > 1:
-                raise ValueError(f"stations: the id {name!r} is used twice")
+                raise ValueError(f"stations: the id or alias {name!r} is used twice")
         for circuit in self.circuits:
             for name in circuit.stations:
                 if name not in known:
@@ -288,8 +305,20 @@ class _Credentials(EnvSettingsSource):
         if folder and Path(folder).is_dir():
             for file in Path(folder).iterdir():
                 if file.name.upper().startswith(PREFIX):
-                    found[file.name.lower()] = file.read_text(encoding="utf-8").strip()
+                    found[file.name.lower()] = _read_credential(file)
         return found
+
+
+def _read_credential(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _fault(
+            f"$CREDENTIALS_DIRECTORY/{file.name}",
+            "(secret)",
+            f"cannot be read: {error}",
+            "correct the LoadCredential of the unit",
+        ) from error
 
 
 def load(path: Path) -> Settings:
@@ -304,11 +333,18 @@ def load(path: Path) -> Settings:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _fault(str(path), "", f"is not TOML: {error}", "correct that line") from error
-    problems = _unknown(content, Settings, "")
+    problems = [*_unknown(content, Settings, ""), *_unknown_variables()]
     if problems:
         raise ConfigFault(problems)
     try:
         return Settings(**content)
+    except SettingsError as error:
+        raise _fault(
+            f"{PREFIX}...",
+            "(not shown)",
+            f"a variable or credential cannot be read: {error}",
+            "write lists and tables as JSON",
+        ) from error
     except ValidationError as error:
         raise ConfigFault([_problem(item) for item in error.errors()]) from error
 
@@ -327,13 +363,7 @@ def _unknown(content: Any, model: type[BaseModel], where: str) -> list[ConfigPro
     for key, value in content.items():
         name = f"{where}{key}"
         if key not in model.model_fields:
-            near = difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.5)
-            remedy = f"did you mean {where}{near[0]}?" if near else "remove it"
-            problems.append(
-                ConfigProblem(
-                    key=name, value=_shown(key, value), problem="unknown key", remedy=remedy
-                )
-            )
+            problems.append(_unknown_key(where, key, value, model))
             continue
         inner = _model_of(model.model_fields[key].annotation)
         if inner is None:
@@ -343,6 +373,38 @@ def _unknown(content: Any, model: type[BaseModel], where: str) -> list[ConfigPro
             mark = f"{name}[{index}]." if isinstance(value, list) else f"{name}."
             problems.extend(_unknown(item, inner, mark))
     return problems
+
+
+def _unknown_key(where: str, key: str, value: Any, model: type[BaseModel]) -> ConfigProblem:
+    near = difflib.get_close_matches(key, list(model.model_fields), n=1, cutoff=0.5)
+    return ConfigProblem(
+        key=f"{where}{key}",
+        # A text under a name that nobody knows may be a secret under a misspelled one.
+        value="(text)" if isinstance(value, str) else _shown(key, value),
+        problem="unknown key",
+        remedy=f"did you mean {where}{near[0]}?" if near else "remove it",
+    )
+
+
+def _unknown_variables() -> list[ConfigProblem]:
+    """Find variables of sections that do not exist: pydantic passes them over."""
+    names = [name for name in os.environ if name.upper().startswith(PREFIX)]
+    sections = {name: name[len(PREFIX) :].split("__")[0].lower() for name in names}
+    return [
+        replace(_unknown_key("", section, "", Settings), key=name)
+        for name, section in sections.items()
+        if section not in Settings.model_fields
+    ]
+
+
+def _model_at(where: Sequence[Any]) -> type[BaseModel]:
+    """The model that holds the last key of a place, as far as it is known."""
+    model: type[BaseModel] = Settings
+    for part in where[:-1]:
+        field = model.model_fields.get(str(part))
+        inner = None if field is None else _model_of(field.annotation)
+        model = model if inner is None else inner
+    return model
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:
@@ -369,6 +431,10 @@ def _problem(item: Any) -> ConfigProblem:
             problem="this key is needed",
             remedy=f"add {where}",
         )
+    if item["type"] == "extra_forbidden":
+        last = str(item["loc"][-1])
+        above = where.removesuffix(last)
+        return _unknown_key(above, last, item.get("input"), _model_at(item["loc"]))
     value = _shown(where, item.get("input"))
     remedy = "see config/agent.toml for an example"
     if item["type"] == "value_error":

@@ -38,10 +38,10 @@ def demo(
     stations: Annotated[int, typer.Option(min=1, max=60, help="Virtual stations.")] = 8,
     minutes: Annotated[
         float, typer.Option(min=0.2, max=600, help="Real minutes that the night lasts.")
-    ] = 1.5,
+    ] = 2.0,
     speed: Annotated[
         float, typer.Option(min=1, max=SPEED_MAX, help="Simulated per real second.")
-    ] = 400.0,
+    ] = 300.0,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="OCPP port on loopback; 0: any.")
     ] = 0,
@@ -63,7 +63,7 @@ def demo(
 
     One night, compressed; exit 0 only if every plan was kept and the cap never passed.
 
-    Example: `depot-agent demo --stations 8 --minutes 1.5 --speed 400`
+    Example: `depot-agent demo --stations 8 --minutes 2 --speed 300`
     """
     faults = tuple(_fault(item) for item in fault or ())
     options = DemoOptions(

@@ -44,6 +44,8 @@ def _safe(_: object, __: str, fields: EventDict) -> EventDict:
             fields[name] = "(secret)"
         elif isinstance(value, str) and name != "exception":
             fields[name] = clean(value)
+        elif isinstance(value, (list, tuple)):
+            fields[name] = [clean(v) if isinstance(v, str) else v for v in value]
     return fields
 
 
@@ -57,7 +59,8 @@ class _Damper:
         name = fields.get("event", "")
         if name not in DAMPED:
             return fields
-        key = (name, fields.get("station_id"))
+        # An address where there is one: a peer can invent a new id for every line.
+        key = (name, fields.get("address", fields.get("station_id")))
         now = time.monotonic()
         since, count = self._seen.get(key, (now, 0))
         if now - since > STORM_S:
@@ -80,7 +83,12 @@ def _order(_: object, __: str, fields: EventDict) -> EventDict:
 
 
 def _json(_: object, __: str, fields: EventDict) -> str:
-    return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(fields, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a huge integer or half a character, deep inside: still a line
+        return orjson.dumps(
+            {name: clean(str(value)) for name, value in fields.items()}
+        ).decode()
 
 
 def set_up(*, level: str, style: str, stream: TextIO | None = None) -> None:

@@ -42,6 +42,7 @@ class Notifier:
         if address.startswith("@"):
             address = "\0" + address[1:]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # noqa: FBT003 - a full socket must not hang us
             try:
                 sender.sendto(text.encode(), address)
             except OSError:

@@ -145,7 +145,7 @@ def admit(
 def _is_named(access: StationAccess, names: frozenset[str]) -> bool:
     """Whether a verified certificate names this station (A00.FR.405)."""
     wanted = access.certificate_name or access.station_id
-    return wanted.casefold() in {name.casefold() for name in names}
+    return _folded(wanted) in {_folded(name) for name in names}
 
 
 def hash_password(password: str, salt: bytes) -> str:

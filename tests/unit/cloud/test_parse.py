@@ -365,12 +365,7 @@ def test_an_answer_without_the_schedules_is_not_an_empty_list(rows: Any) -> None
         read_schedules(rows, "loc-1")
 
 
-@given(st.lists(st.fixed_dictionaries({"id": st.just("s"), "evId": st.just("b")}, optional={
-    name: JSON for name in ("plannedArrivalTime", "plannedDepartureTime", "plan", "planMeta",
-                            "startSoC", "targetSoC", "locationUid", "recurrenceRule")
-}) | JSON, max_size=3), st.lists(st.fixed_dictionaries({}, optional={
-    name: JSON for name in ("from", "to", "powerkW", "paused", "powerUnlimited", "startSoc")
-}) | JSON, max_size=3), JSON)  # fmt: skip
+@given(st.lists(st.fixed_dictionaries({"id": st.just("s"), "evId": st.just("b")}, optional=dict.fromkeys(("plannedArrivalTime", "plannedDepartureTime", "plan", "planMeta", "startSoC", "targetSoC", "locationUid", "recurrenceRule"), JSON)) | JSON, max_size=3), st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(("from", "to", "powerkW", "paused", "powerUnlimited", "startSoc"), JSON)) | JSON, max_size=3), JSON)  # fmt: skip
 def test_no_schedules_make_the_reader_raise(
     rows: list[Any], segments: list[Any], schedule: Any
 ) -> None:

@@ -90,6 +90,24 @@ def test_a_late_stop_after_the_next_one_has_ended_takes_nothing_from_it():
     drive.check()
 
 
+def test_a_stop_that_comes_after_the_session_ended_without_it_corrects_the_total_only():
+    """The record stays closed, at the time when the cable was out."""
+    drive = _charging()
+    drive.wait(600).meter(104_000.0).status(AVAILABLE).tick(60)
+    before = drive.only
+    assert before.transactions[0].estimated
+
+    drive.wait(600).stop("41", 105_000.0, "PowerLoss", ago_s=665)
+
+    assert drive.only.phase is SessionPhase.ENDED
+    assert drive.only.ended_at == before.ended_at
+    assert drive.only.meter.energy_wh == 5000
+    assert drive.only.transactions[0].estimated is False
+    assert any("arrived late" in text for text in drive.only.anomalies)
+    assert drive.told.count("session_ended") == 1
+    drive.check()
+
+
 # --- C3 -------------------------------------------------------------------------------
 
 

@@ -138,7 +138,13 @@ def test_a_station_configured_for_tls_is_refused_without_it(profile: int) -> Non
 
 @pytest.mark.parametrize(
     ("names", "status"),
-    [((), 403), (("CP-02",), 403), (("CP-01x", ""), 403), (("x", "cp-01"), 101)],
+    [
+        ((), 403),
+        (("CP-02",), 403),
+        (("CP-01x", ""), 403),
+        (("\uff23P-01",), 403),
+        (("x", "cp-01"), 101),
+    ],
 )
 def test_profile_3_needs_a_certificate_in_the_stations_name(
     names: tuple[str, ...], status: int
