@@ -37,7 +37,7 @@ SAMPLE_S = 0.1
 OVER_FACTOR, OVER_W = 1.05, 500.0
 """A vehicle may draw 5 % and 0.5 kW above its plan: meters, ramps (B12)."""
 OVER_SAMPLES = 3
-LATENCY_REAL_S = 2.0
+LATENCY_REAL_S = 1.5
 """Real seconds in which a changed plan must have reached its station."""
 LATENCY_S = 120.0
 """The same in simulated seconds: one poll and a ramp."""
@@ -50,6 +50,8 @@ CAP_TOLERANCE = 1.002
 DRAIN_S = 15.0
 
 Point = tuple[datetime, float]
+Pieces = tuple[tuple[float, float, float], ...]
+"""A plan as the cloud shows it: from and to in epoch ms, W."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +85,20 @@ class Visit:
     soc_end: float | None = None
     plugged_at: datetime | None = None
     unplugged_at: datetime | None = None
+    _versions: dict[str, tuple[datetime, Pieces]] = field(default_factory=dict)
     _recent: list[Point] = field(default_factory=list)
     _over: int = 0
     _is_over: bool = False
 
     def look(
-        self, now: datetime, planned_w: float, drawn_w: float, memory: timedelta
+        self, now: datetime, version: str, pieces: Pieces, drawn_w: float, memory: timedelta
     ) -> None:
-        """Take one sample; ``memory`` is how long an older, higher plan may still act."""
+        """Take one sample of the plan and of the meter.
+
+        A plan that was replaced, and a power that was planned, count for ``memory``
+        longer: so long they may still be acting.
+        """
+        planned_w = planned_at(pieces, self.vehicle, now)
         last_at = self.drawn[-1][0] if self.drawn else now
         hours = (now - last_at).total_seconds() / 3600
         self.planned_wh += planned_w * hours
@@ -98,8 +106,11 @@ class Visit:
         self.drawn.append((now, drawn_w))
         self.peak_w = max(self.peak_w, drawn_w)
         self.planned_peak_w = max(self.planned_peak_w, planned_w)
+        self._versions[version] = (now, pieces)
+        acting = [item for at, item in self._versions.values() if now - at <= memory]
+        highest_w = max(planned_at(item, self.vehicle, now) for item in acting)
         self._recent = [item for item in self._recent if now - item[0] <= memory]
-        self._recent.append((now, planned_w))
+        self._recent.append((now, highest_w))
         allowed_w = max(item[1] for item in self._recent) * OVER_FACTOR + OVER_W
         self._over = self._over + 1 if drawn_w > allowed_w else 0
         if self._over >= OVER_SAMPLES:
@@ -338,30 +349,39 @@ async def _watch(
                 continue
             if outlet.transaction_id is None:
                 continue
-            planned_w = _planned_w(stage.cloud, vehicle, now)
-            visit.look(now, planned_w, outlet.power_w, memory)
+            version, pieces = _plan_now(stage.cloud, vehicle)
+            visit.look(now, version, pieces, outlet.power_w, memory)
             visit.soc_end = here.soc_percent
         on_look(stage)
         await asyncio.sleep(SAMPLE_S)
 
 
-def _planned_w(cloud: ChargEyeStandin, vehicle: NightVehicle, now: datetime) -> float:
-    """What the cloud plans for a vehicle now, W.
+def _plan_now(cloud: ChargEyeStandin, vehicle: NightVehicle) -> tuple[str, Pieces]:
+    """The plan that the cloud shows now: its time stamp and its pieces."""
+    for row in cloud.vehicle_schedules(vehicle.vehicle_id):
+        plan = row.get("plan", {})
+        parts = (*plan.get("pastSegments", ()), *plan.get("segments", ()))
+        pieces = tuple(
+            (float(part["from"]), float(part["to"]), float(part["powerkW"]) * 1000)
+            for part in parts
+        )
+        return str(row.get("planMeta", {}).get("timestamp", "")), pieces
+    return "", ()
+
+
+def planned_at(pieces: Pieces, vehicle: NightVehicle, now: datetime) -> float:
+    """What a plan asks for at a time, W.
 
     Where the plan says nothing yet, the vehicle is held awake at its minimum; when the
     plan is over or pauses, only one that would not wake up again is.
     """
     floor_w = 0.0 if vehicle.can_resume else vehicle.min_w
     now_ms = now.timestamp() * 1000
-    for row in cloud.vehicle_schedules(vehicle.vehicle_id):
-        plan = row.get("plan", {})
-        parts = [*plan.get("segments", ()), *plan.get("pastSegments", ())]
-        for part in parts:
-            if part["from"] <= now_ms < part["to"]:
-                return max(float(part["powerkW"]) * 1000, floor_w)
-        if any(part["from"] > now_ms for part in parts):
-            return vehicle.min_w
-    return floor_w
+    for from_ms, to_ms, power_w in pieces:
+        if from_ms <= now_ms < to_ms:
+            return max(power_w, floor_w)
+    is_before = any(from_ms > now_ms for from_ms, _, _ in pieces)
+    return vehicle.min_w if is_before else floor_w
 
 
 async def _drain(daemon: Daemon) -> int:

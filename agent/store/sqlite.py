@@ -336,10 +336,10 @@ class SqliteStore:
 
     async def backup(self, target: Path) -> None:
         """Write a consistent copy; the file appears under its name only when whole."""
-        if target.resolve() == self._path.resolve():
-            raise StoreFault(f"{target} is the live database: name another file")
 
         def copy(db: sqlite3.Connection) -> None:
+            if target.resolve() == self._path.resolve():
+                raise StoreFault(f"{target} is the live database: name another file")
             part = target.with_name(target.name + ".part")
             part.unlink(missing_ok=True)
             try:

@@ -426,7 +426,7 @@ async def test_open_sessions_are_loaded_however_old_and_ended_ones_within_a_boun
     )
     loaded = load(path).stations[CP1].sessions
 
-    assert list(loaded)[0] == "old"
+    assert next(iter(loaded)) == "old"
     assert list(loaded)[1:] == [f"S{n}" for n in range(20, 60)]
 
 
@@ -658,7 +658,7 @@ def test_a_refused_file_is_not_kept_locked(path: Path) -> None:
 
 def test_a_missing_folder_is_named_with_its_remedy(tmp_path: Path) -> None:
     """D7: one clear line."""
-    with pytest.raises(StoreFault, match="create it, or correct store.path"):
+    with pytest.raises(StoreFault, match=r"create it, or correct store\.path"):
         SqliteStore(tmp_path / "missing" / "agent.db")
 
 
@@ -692,7 +692,7 @@ def test_a_damaged_database_is_noticed_at_the_start(path: Path) -> None:
     content[middle : middle + 4096] = random.Random(1).randbytes(4096)
     path.write_bytes(content)
 
-    with pytest.raises(StoreFault, match="backup|cannot be used"):
+    with pytest.raises(StoreFault, match=r"backup|cannot be used"):
         SqliteStore(path)
 
 
@@ -851,7 +851,7 @@ CHILD = """
 def test_after_a_kill_everything_that_was_acknowledged_is_there(path: Path) -> None:
     """D1: kill -9 at a random instant, over and over, on one file."""
     seed = int(os.environ.get("SEED", "7"))
-    print(f"SEED={seed}")
+    print(f"SEED={seed}")  # noqa: T201 - a failure can be replayed
     chance = random.Random(seed)
     for _ in range(KILLS):
         child = subprocess.Popen(
@@ -883,7 +883,7 @@ def test_a_torn_wal_opens_and_holds_a_prefix_with_all_commits_before_the_cut(
 ) -> None:
     """D2: cut at a random byte, half of the time followed by garbage."""
     seed = int(os.environ.get("SEED", "7"))
-    print(f"SEED={seed}")
+    print(f"SEED={seed}")  # noqa: T201 - a failure can be replayed
     chance = random.Random(seed)
     whole = tmp_path / "whole.db"
     store = SqliteStore(whole, threaded=False)

@@ -108,23 +108,9 @@ def test_no_secret_is_shown_when_settings_are_printed(tmp_path: Path) -> None:
         assert "hunter2" not in shown
 
 
-@pytest.mark.skipif(not EXAMPLE.exists(), reason="the example is not written yet")
 def test_the_commented_example_loads() -> None:
     """What `make run` starts from."""
     assert load(EXAMPLE).site.cap_kw > 0
-
-
-def test_the_contracts_own_example_has_no_unknown_key(tmp_path: Path) -> None:
-    """The names that users rely on are all known."""
-    contract = Path("/work/shared/contract.md")
-    if not contract.exists():
-        pytest.skip("the contract is not on this machine")
-    text = contract.read_text(encoding="utf-8").split("```toml", 1)[1].split("```", 1)[0]
-    text = text.replace('"CP-01", "CP-02"', '"CP-01"').replace(
-        '= "…"', '= "hunter2hunter2"'
-    )
-
-    assert loaded(tmp_path, text).circuits[0].id == "feeder-a"
 
 
 # --- wrong files ---------------------------------------------------------------------------
@@ -180,9 +166,7 @@ def test_a_wrong_value_is_named_with_its_key_and_a_remedy(
     """One line per fault, for a technician."""
     lines = faults(tmp_path, change)
 
-    assert any(line.startswith(f"{key} = ") or line.startswith(key) for line in lines), (
-        lines
-    )
+    assert any(line.startswith(key) for line in lines), lines
     assert all("; " in line and "\n" not in line for line in lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -249,7 +250,12 @@ async def test_the_active_schedule_is_read_under_the_vehicle_that_was_asked_for(
         ({"previous": row}, []),
         ([], []),
     ):
-        cloud = Cloud(lambda _, b=body: httpx.Response(200, json=b))
+        answer = httpx.Response(200, content=orjson.dumps(body))
+
+        def answers(_: httpx.Request, answer: httpx.Response = answer) -> httpx.Response:
+            return answer
+
+        cloud = Cloud(answers)
         async with client_of(cloud) as chargeye:
             read = await chargeye.active_schedule(BUS)
         assert [schedule.vehicle_id for schedule, _ in read.schedules] == found
@@ -360,9 +366,7 @@ def test_measured_segments_have_no_gap_and_no_overlap_and_keep_the_energy() -> N
         a_session_report(slots=slots, last_at=NOW + timedelta(minutes=115))
     )
 
-    assert all(
-        one["to"] == other["from"] for one, other in zip(found, found[1:], strict=False)
-    )
+    assert all(one["to"] == other["from"] for one, other in pairwise(found))
     assert sum(item["energykWh"] for item in found) == pytest.approx(28.0)
     assert found[-1]["to"] == (NOW_S + 115 * 60) * 1000
 
@@ -454,9 +458,8 @@ async def test_the_sample_depot_is_read_in_all_its_shapes(
     assert vehicles[VehicleId("bus-1")].macs == {bare(1)}
     assert vehicles[VehicleId("bus-2")].fallback_mac == bare(2)
     assert vehicles[VehicleId("bus-2")].vin == "VIN" + "BUS-2".rjust(14, "0")
-    assert (vehicles[VehicleId("bus-3")].macs, vehicles[VehicleId("bus-3")].fallback_mac) == (
-        set(), bare(3),
-    )  # fmt: skip
+    assert vehicles[VehicleId("bus-3")].macs == frozenset()
+    assert vehicles[VehicleId("bus-3")].fallback_mac == bare(3)
     assert len(vehicles[VehicleId("bus-3")].locations) == 2
     assert vehicles[VehicleId("bus-4")].macs == {bare(4)}
     assert vehicles[VehicleId("bus-5")].locations == set()

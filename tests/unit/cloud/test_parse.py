@@ -102,7 +102,8 @@ def test_a_vehicle_is_read_wrapped_and_bare(row: dict[str, Any]) -> None:
     """1.1: the list wraps twice, the single read not at all."""
     vehicle = vehicle_of(row)
 
-    assert (vehicle.vehicle_id, vehicle.macs) == ("bus-1", {MAC})
+    assert vehicle.vehicle_id == "bus-1"
+    assert set(vehicle.macs) == {MAC}
 
 
 def test_letter_case_is_copied_exactly() -> None:
@@ -133,7 +134,8 @@ def test_a_mac_is_read_in_every_notation(text: str) -> None:
     row = {"id": "b", "chargingPorts": [{"macAddress": text}], "evMacAddress": text}
     vehicle = vehicle_of(row)
 
-    assert (vehicle.macs, vehicle.fallback_mac) == ({MAC}, MAC)
+    assert set(vehicle.macs) == {MAC}
+    assert vehicle.fallback_mac == MAC
 
 
 def test_an_inactive_port_has_no_mac_and_two_ports_have_two() -> None:
@@ -290,7 +292,7 @@ def test_recurring_schedules_and_those_of_other_locations_are_left_out() -> None
     ("segments", "words"),
     [
         ([a_segment(**{"from": NOW_MS // 1000, "to": NOW_MS // 1000 + 3600})], "milliseconds"),
-        ([a_segment(**{"from": "2026-01-15T18:00:00Z"})], "milliseconds"),
+        ([a_segment() | {"from": "2026-01-15T18:00:00Z"}], "milliseconds"),
         ([a_segment(to=None)], "milliseconds"),
         ([a_segment(to=1e15)], "milliseconds"),
         ([a_segment(powerkW=-1)], "powerkW"),

@@ -82,7 +82,8 @@ def _names(value: ast.expr) -> list[str]:
             return _names(body) + _names(orelse)
         case ast.Subscript(value=ast.Dict(values=values)):
             return [name for item in values for name in _names(item)]
-    return []
+        case _:
+            return []
 
 
 def test_every_event_that_the_code_logs_is_in_the_list() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -75,7 +76,7 @@ def test_a_systemd_that_does_not_read_never_blocks_the_daemon(inbox: socket.sock
     notifier = Notifier(inbox.getsockname())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
         filler.setblocking(False)  # noqa: FBT003
-        with pytest.raises(BlockingIOError):
+        with contextlib.suppress(BlockingIOError):
             while True:
                 filler.sendto(b"x", inbox.getsockname())
     notifier.watchdog("still here")
