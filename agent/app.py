@@ -36,7 +36,12 @@ from agent.ports import Clock
 from agent.settings import Settings, Station
 from agent.settings import load as load_settings
 from agent.stations.extractors import ExtractorRule
-from agent.stations.handshake import SALT_BYTES, Doors, StationAccess, hash_password
+from agent.stations.handshake import (
+    SALT_BYTES,
+    Doors,
+    StationAccess,
+    hash_password,
+)
 from agent.stations.server import StationOptions, StationServer, StationView, tls_context
 from agent.stations.v16 import Options16
 from agent.stations.v16_setup import (

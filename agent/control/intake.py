@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import structlog
 
@@ -109,6 +110,11 @@ class Intake:
         self.counts: Counter[str] = Counter()
         self.rematch_wanted = False
 
+    def _now(self) -> datetime:
+        """The time to the millisecond: what the journal can hold, so replay is exact."""
+        now = self._clock.now()
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
     # --- EventSink ------------------------------------------------------------------
 
     async def handle(self, station_id: StationId, event: events.Event) -> EventAnswer:
@@ -161,7 +167,7 @@ class Intake:
         self, station_id: StationId, inbox: _Inbox, event: events.MeterSampled
     ) -> EventAnswer:
         """The hot path: one row in the journal, sessions saved now and then."""
-        now = self._clock.now()
+        now = self._now()
         self.counts["MeterSampled"] += 1
         before = self._depot.state(station_id)
         decision = advance(before, event, now=now, new_session_id=NO_SESSION)
@@ -169,10 +175,10 @@ class Intake:
             return EventAnswer()
         if not decision.only_meter or inbox.meter_rows >= METER_ROWS_MAX:
             unit = _Unit(state=before)
-            unit.add(decision, self._row(station_id, NO_SESSION, event))
+            unit.add(decision, self._row(station_id, NO_SESSION, event, now))
             await self._commit(station_id, inbox, unit)
         else:
-            row = self._row(station_id, NO_SESSION, event)
+            row = self._row(station_id, NO_SESSION, event, now)
             await self._store.commit((row,), now)
             inbox.meter_rows += 1
             self._depot.states[station_id] = decision.state
@@ -185,7 +191,7 @@ class Intake:
     async def _event(
         self, station_id: StationId, inbox: _Inbox, event: events.Event
     ) -> EventAnswer:
-        now = self._clock.now()
+        now = self._now()
         self.counts[type(event).__name__] += 1
         before = self._depot.state(station_id)
         new_session_id = self._ids.session_id(now)
@@ -194,7 +200,7 @@ class Intake:
         if not decision.is_new:
             return answer
         unit = _Unit(state=before)
-        unit.add(decision, self._row(station_id, new_session_id, event))
+        unit.add(decision, self._row(station_id, new_session_id, event, now))
         self._follow_up(unit, station_id)
         self._doubt_limits(station_id, event)
         await self._commit(station_id, inbox, unit)
@@ -216,11 +222,10 @@ class Intake:
                 self._also(unit, station_id, bound)
 
     def _also(self, unit: _Unit, station_id: StationId, event: events.Event) -> None:
-        decision = advance(
-            unit.state, event, now=self._clock.now(), new_session_id=NO_SESSION
-        )
+        now = self._now()
+        decision = advance(unit.state, event, now=now, new_session_id=NO_SESSION)
         if decision.is_new:
-            unit.add(decision, self._row(station_id, NO_SESSION, event))
+            unit.add(decision, self._row(station_id, NO_SESSION, event, now))
 
     async def _commit(self, station_id: StationId, inbox: _Inbox, unit: _Unit) -> None:
         now = self._clock.now()
@@ -254,12 +259,16 @@ class Intake:
                 say(effect.event, **effect.fields)
 
     def _row(
-        self, station_id: StationId, new_session_id: SessionId, event: events.Event
+        self,
+        station_id: StationId,
+        new_session_id: SessionId,
+        event: events.Event,
+        now: datetime,
     ) -> JournalRow:
         self._seq += 1
         return JournalRow(
             seq=self._seq,
-            at=self._clock.now(),
+            at=now,
             station_id=station_id,
             new_session_id=new_session_id,
             event=event,

@@ -428,7 +428,9 @@ def _bound(work: _Work, event: events.ScheduleBound) -> None:
 
 def _started(work: _Work, event: events.TransactionStarted) -> TransactionId:
     repeated = work.state.find_key(event.key)
-    if repeated is not None:
+    if repeated is not None and (repeated.is_open or repeated.started_at == event.at):
+        # A station whose clock stands still starts anew with an old key: only what is
+        # still open, or began at this very time, is a repeat.
         return repeated.transaction_id
     evse = _evse(work, event.evse_id, event.connector_id)
     work.state = work.state.with_evse(replace(evse, available_since=None))

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -152,8 +153,10 @@ def hash_password(password: str, salt: bytes) -> str:
     """Hash a station key for storage: salted SHA-256, ``sha256$salt$digest`` in hex.
 
     A fast hash is right for machine-made keys of 128 bits; a slow one would turn a
-    power cut into an outage (speed.md).
+    power cut into an outage (speed.md). A key in hex is the same key in any letter case.
     """
+    is_hex = len(password) >= HEX_KEY_MIN and all(c in string.hexdigits for c in password)
+    password = password.lower() if is_hex else password
     digest = hashlib.sha256(salt + password.encode()).hexdigest()
     return f"sha256${salt.hex()}${digest}"
 

@@ -83,6 +83,7 @@ class SqliteStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._room: asyncio.Semaphore | None = None
         self._closed = False
+        self._stopping = False
         self.commits = 0
         self.units = 0
 
@@ -119,6 +120,7 @@ class SqliteStore:
     async def stop(self) -> None:
         """Finish what waits, checkpoint, close."""
         if self._thread is not None:
+            self._stopping = True
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join, 20.0)
             self._thread = None
@@ -137,6 +139,8 @@ class SqliteStore:
         assert self._loop is not None  # noqa: S101 - started
         assert self._room is not None  # noqa: S101 - started
         async with self._room:
+            if self._stopping:
+                raise StoreFault("the database is closed: the agent stops")
             unit.future = self._loop.create_future()
             self._queue.put(unit)
             return await unit.future
