@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 
 import structlog
 
+from agent import wiring
 from agent.cloud.chargeye import ChargEye
 from agent.cloud.http import CloudHttp
 from agent.control import views
-from agent.control.depot import Circuit, Depot, Policy
+from agent.control.depot import Depot
 from agent.control.executor import COALESCE_S, Executor
 from agent.control.health import CloudHealth
 from agent.control.intake import Intake
 from agent.control.outbox import IDLE_S, Drainer
 from agent.control.planner import Planner, PollEvery
 from agent.control.recovery import recover
-from agent.domain.capability import StationTraits
 from agent.domain.errors import ConfigFault, StationFault, StoreFault
 from agent.domain.ids import SessionId, StationId
 from agent.domain.session import Session
@@ -33,23 +31,9 @@ from agent.host.clock import RandomIds, SystemClock
 from agent.host.metrics import Sample, text_of
 from agent.host.systemd import Notifier
 from agent.ports import Clock
-from agent.settings import Settings, Station
+from agent.settings import Settings
 from agent.settings import load as load_settings
-from agent.stations.extractors import ExtractorRule
-from agent.stations.handshake import (
-    SALT_BYTES,
-    Doors,
-    StationAccess,
-    hash_password,
-)
 from agent.stations.server import StationOptions, StationServer, StationView, tls_context
-from agent.stations.v16 import Options16
-from agent.stations.v16_setup import (
-    MEASURANDS_AC,
-    MEASURANDS_DC,
-    Wishes,
-    default_settings,
-)
 from agent.store.sqlite import SqliteStore
 from agent.web.api import Answer, Json, WebServer, make_app
 
@@ -95,12 +79,12 @@ class Daemon:
         self._ids = ids or RandomIds()
         self._notifier = notifier or Notifier()
         self._pace = pace
-        self.depot = Depot(policy=_policy(settings), traits=_traits(settings))
-        self.depot.circuits = _circuits(settings)
+        self.depot = Depot(policy=wiring.policy(settings), traits=wiring.traits(settings))
+        self.depot.circuits = wiring.circuits(settings)
         self.store = SqliteStore(settings.store.path)
         rated_w = {name: int(item.rated_w) for name, item in self.depot.traits.items()}
         if settings.ocpp.unknown_stations == "accept":
-            rated_w = _AnyStation(rated_w, int(settings.policy.unmatched_kw * 1000))
+            rated_w = wiring.AnyStation(rated_w, int(settings.policy.unmatched_kw * 1000))
         loaded = self.store.load(rated_w)
         recover(self.depot, loaded)
         self.intake = Intake(
@@ -113,7 +97,7 @@ class Daemon:
             or self._ids.first_transaction_id(),
         )
         self.server = StationServer(
-            doors=_doors(settings),
+            doors=wiring.doors(settings),
             options=self._options,
             sink=self.intake,
             clock=self.clock,
@@ -132,7 +116,7 @@ class Daemon:
         self.ocpp_port = 0
         self.tls_port = 0
         self.web_port = 0
-        self.socket_path = socket_path(settings)
+        self.socket_path = wiring.socket_path(settings)
         self.is_ready = asyncio.Event()
         self.stop_wanted = asyncio.Event()
         self._bound: list[socket.socket] = []
@@ -295,7 +279,7 @@ class Daemon:
             if self._config_path is None:
                 return
             new = load_settings(self._config_path)
-            problem = _needs_restart(self.settings, new)
+            problem = wiring.needs_restart(self.settings, new)
             if problem is not None:
                 log.error("config_refused", reason=problem)
                 return
@@ -304,12 +288,12 @@ class Daemon:
             return
         finally:
             self._notifier.ready("running")
-        changed = _changed_keys(self.settings, new)
+        changed = wiring.changed_keys(self.settings, new)
         self.settings = new
-        self.depot.policy = _policy(new)
-        self.depot.traits = _traits(new)
-        self.depot.circuits = _circuits(new)
-        self.server.doors = _doors(new)
+        self.depot.policy = wiring.policy(new)
+        self.depot.traits = wiring.traits(new)
+        self.depot.circuits = wiring.circuits(new)
+        self.server.doors = wiring.doors(new)
         logs.set_up(level=new.log.level, style=new.log.format)
         self.depot.changed.set()
         log.info("config_reloaded", changed=changed)
@@ -317,41 +301,7 @@ class Daemon:
     # --- what stations' links ask -----------------------------------------------------
 
     def _options(self, station_id: StationId) -> StationOptions:
-        ocpp = self.settings.ocpp
-        station = next(
-            (item for item in self.settings.stations if item.id == station_id), None
-        )
-        settings = default_settings(
-            meter_interval_s=ocpp.meter_interval_s, heartbeat_s=ocpp.heartbeat_s
-        )
-        quirks = frozenset(station.quirks if station is not None else ())
-        if station is not None:
-            settings |= station.settings
-        is_ac = station is not None and station.current == "ac"
-        return StationOptions(
-            v16=Options16(
-                heartbeat_s=ocpp.heartbeat_s,
-                bare_mac=ocpp.bare_mac_tags,
-                base32_tags="base32-tags" in quirks,
-                accepted_vendors=frozenset(ocpp.accepted_vendors),
-                extractors=tuple(
-                    ExtractorRule(
-                        vendor_id=rule.vendor_id,
-                        message_id=rule.message_id,
-                        field=rule.field,
-                        path=rule.path,
-                        pattern=rule.pattern,
-                    )
-                    for rule in ocpp.extractors
-                ),
-            ),
-            wishes=Wishes(
-                settings=settings,
-                measurands=MEASURANDS_AC if is_ac else MEASURANDS_DC,
-                reads_configuration="no-configuration" not in quirks,
-            ),
-            pings="no-ping" not in quirks,
-        )
+        return wiring.station_options(self.settings, station_id)
 
     def _known_connectors(self, station_id: StationId) -> list[int]:
         evses = self.depot.state(station_id).evses.values()
@@ -514,109 +464,6 @@ async def run_daemon(settings: Settings, config_path: Path) -> None:
     await daemon.run()
 
 
-def socket_path(settings: Settings) -> Path:
-    """The command line's socket, beside the database; shorter where that is too long."""
-    path = settings.store.path.with_suffix(".sock")
-    if len(str(path.absolute()).encode()) <= SOCKET_PATH_MAX:
-        return path.absolute()
-    mark = f"{hash(str(path.absolute())) & 0xFFFFFFFF:08x}"
-    return Path("/tmp") / f"depot-agent-{os.getuid()}-{mark}.sock"  # noqa: S108
-
-
-class _AnyStation(dict[StationId, int]):
-    """Ratings for commissioning: every stored station is loaded."""
-
-    def __init__(self, known: dict[StationId, int], guess_w: int) -> None:
-        super().__init__(known)
-        self._guess_w = guess_w
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-    def __missing__(self, _: StationId) -> int:
-        return self._guess_w
-
-
 def _error(code: str, description: str, status: int) -> Answer:
     error = {"code": code, "description": description, "details": {}}
     return Answer(status=status, body={"error": error})
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        cap_w=settings.site.cap_kw * 1000,
-        efficiency=settings.site.efficiency,
-        unmatched_w=settings.policy.unmatched_kw * 1000,
-        unplanned_w=settings.policy.unplanned_kw * 1000,
-        after_plan=settings.policy.after_plan,
-        plan_max_age=timedelta(seconds=settings.policy.plan_max_age_s),
-        location_uid=settings.site.location_uid,
-    )
-
-
-def _traits(settings: Settings) -> dict[StationId, StationTraits]:
-    """Stations as configured; defaults that together pass the cap are lowered."""
-    wanted_kw = sum(item.fallback_kw * item.outlets for item in settings.stations)
-    room_kw = settings.site.cap_kw * settings.site.efficiency
-    share = min(room_kw / wanted_kw, 1.0) if wanted_kw > 0 else 1.0
-    return {StationId(item.id): _trait(item, share) for item in settings.stations}
-
-
-def _trait(item: Station, share: float) -> StationTraits:
-    return StationTraits(
-        rated_w=item.max_kw * 1000,
-        fallback_w=min(item.fallback_kw * share, item.max_kw) * 1000,
-        is_dc=item.current == "dc",
-        phases=item.phases,
-        outlets=item.outlets,
-        quirks=frozenset(item.quirks),
-    )
-
-
-def _circuits(settings: Settings) -> tuple[Circuit, ...]:
-    return tuple(
-        Circuit(
-            name=item.id,
-            cap_w=item.cap_kw * 1000,
-            stations=frozenset(StationId(name) for name in item.stations),
-        )
-        for item in settings.circuits
-    )
-
-
-def _doors(settings: Settings) -> Doors:
-    access: dict[StationId, StationAccess] = {}
-    for item in settings.stations:
-        password = item.password.get_secret_value()
-        hashed = item.password_hash
-        if password:
-            hashed = hash_password(password, secrets.token_bytes(SALT_BYTES))
-        access[StationId(item.id)] = StationAccess(
-            station_id=StationId(item.id),
-            security_profile=item.security_profile,
-            password_hash=hashed,
-            aliases=item.aliases,
-            certificate_name=item.certificate_name,
-        )
-    return Doors(
-        stations=access, accepts_unknown=settings.ocpp.unknown_stations == "accept"
-    )
-
-
-def _needs_restart(old: Settings, new: Settings) -> str | None:
-    for name in ("store", "web", "chargeye", "smartcar"):
-        if getattr(old, name) != getattr(new, name):
-            return f"[{name}] changed: restart the service to apply it"
-    if (old.ocpp.host, old.ocpp.port, old.ocpp.tls) != (
-        new.ocpp.host,
-        new.ocpp.port,
-        new.ocpp.tls,
-    ):
-        return "[ocpp] host, port or tls changed: restart the service to apply it"
-    return None
-
-
-def _changed_keys(old: Settings, new: Settings) -> list[str]:
-    return [
-        name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)
-    ]

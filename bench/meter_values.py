@@ -99,7 +99,7 @@ class BenchError(Exception):
 def usual_way(folder: Path, core: int) -> Iterator[Server]:
     """Run the usual central system."""
     output = folder / "usual.log"
-    with _child(["usual_way.py"], output, core) as process:
+    with _child([str(ROOT / "bench" / "usual_way.py")], output, core) as process:
         port = int(_first_line(output, process, ""))
         yield Server(process, port, Fleet())
 
@@ -111,7 +111,8 @@ def depot_agent(folder: Path, core: int, stations: int) -> Iterator[Server]:
     blocks = (STATION.format(name=station_id(number)) for number in range(stations))
     config.write_text(CONFIG.format(folder=folder) + "".join(blocks))
     output = folder / "agent.log"
-    with _child(["our_way.py", str(config)], output, core) as process:
+    command = ["-m", "agent", "run", "--config", str(config)]
+    with _child(command, output, core) as process:
         ready = json.loads(_first_line(output, process, '"agent_ready"'))
         yield Server(process, int(ready["ocpp_port"]), Fleet())
 
@@ -120,10 +121,15 @@ def depot_agent(folder: Path, core: int, stations: int) -> Iterator[Server]:
 def _child(
     arguments: list[str], output: Path, core: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a script of this folder pinned to a core; end it when done."""
-    command = [sys.executable, str(ROOT / "bench" / arguments[0]), *arguments[1:]]
+    """Start a Python program pinned to a core; end it when done."""
+    command = [sys.executable, *arguments]
     mine = os.sched_getaffinity(0)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith("DEPOT_AGENT")
+    }
+    environment["PYTHONPATH"] = str(ROOT)
     os.sched_setaffinity(0, {core})  # inherited by all threads of the child
     try:
         with output.open("wb") as out:

@@ -21,8 +21,9 @@ def test_generated_tables_of_the_readme_are_up_to_date() -> None:
 def test_every_command_shows_an_example_in_its_help() -> None:
     runner = CliRunner()
     names = [
-        command.name or command.callback.__name__ for command in app.registered_commands
-    ]  # type: ignore[union-attr]
+        command.name or getattr(command.callback, "__name__", "")
+        for command in app.registered_commands
+    ]
 
     for name in names:
         shown = runner.invoke(app, [name, "--help"])

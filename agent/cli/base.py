@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 
 from agent import __version__
-from agent.app import socket_path
 from agent.domain.errors import ConfigFault
 from agent.settings import DEFAULT_PATH, Settings, load
+from agent.wiring import socket_path
 
 FAILED, UNREACHABLE, CONFIG_REFUSED = 1, 69, 78
 ANSWER_S = 40.0

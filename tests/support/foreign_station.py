@@ -50,7 +50,11 @@ class ForeignStation:
 
     async def open(self, **options: Any) -> None:
         self._socket = await connect(
-            self.url, subprotocols=["ocpp1.6"], compression=None, proxy=None, **options
+            self.url,
+            subprotocols=[websockets.Subprotocol("ocpp1.6")],
+            compression=None,
+            proxy=None,
+            **options,
         )
         self._reader = asyncio.create_task(self._read(self._socket))
 

@@ -1,0 +1,174 @@
+"""Settings -> the values that the parts are built from; nothing here acts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import timedelta
+from pathlib import Path
+
+from agent.control.depot import Circuit, Policy
+from agent.domain.capability import StationTraits
+from agent.domain.ids import StationId
+from agent.settings import Settings, Station
+from agent.stations.extractors import ExtractorRule
+from agent.stations.handshake import SALT_BYTES, Doors, StationAccess, hash_password
+from agent.stations.server import StationOptions
+from agent.stations.v16 import Options16
+from agent.stations.v16_setup import (
+    MEASURANDS_AC,
+    MEASURANDS_DC,
+    Wishes,
+    default_settings,
+)
+
+SOCKET_PATH_MAX = 100
+"""The kernel takes 107 bytes."""
+
+
+def socket_path(settings: Settings) -> Path:
+    """The command line's socket, beside the database; shorter where that is too long."""
+    path = settings.store.path.with_suffix(".sock")
+    if len(str(path.absolute()).encode()) <= SOCKET_PATH_MAX:
+        return path.absolute()
+    mark = f"{hash(str(path.absolute())) & 0xFFFFFFFF:08x}"
+    return Path("/tmp") / f"depot-agent-{os.getuid()}-{mark}.sock"  # noqa: S108
+
+
+class AnyStation(dict[StationId, int]):
+    """Ratings for commissioning: every stored station is loaded."""
+
+    def __init__(self, known: dict[StationId, int], guess_w: int) -> None:
+        """Start from the configured stations; others get the guess."""
+        super().__init__(known)
+        self._guess_w = guess_w
+
+    def __contains__(self, _: object) -> bool:
+        """Every station counts as known."""
+        return True
+
+    def __missing__(self, _: StationId) -> int:
+        """The rating of a station that is not configured, W."""
+        return self._guess_w
+
+
+def station_options(settings: Settings, station_id: StationId) -> StationOptions:
+    """What the links of a station need to know of the configuration."""
+    ocpp = settings.ocpp
+    station = next((item for item in settings.stations if item.id == station_id), None)
+    wanted = default_settings(
+        meter_interval_s=ocpp.meter_interval_s, heartbeat_s=ocpp.heartbeat_s
+    )
+    quirks = frozenset(station.quirks if station is not None else ())
+    if station is not None:
+        wanted |= station.settings
+    is_ac = station is not None and station.current == "ac"
+    return StationOptions(
+        v16=Options16(
+            heartbeat_s=ocpp.heartbeat_s,
+            bare_mac=ocpp.bare_mac_tags,
+            base32_tags="base32-tags" in quirks,
+            accepted_vendors=frozenset(ocpp.accepted_vendors),
+            extractors=tuple(
+                ExtractorRule(
+                    vendor_id=rule.vendor_id,
+                    message_id=rule.message_id,
+                    field=rule.field,
+                    path=rule.path,
+                    pattern=rule.pattern,
+                )
+                for rule in ocpp.extractors
+            ),
+        ),
+        wishes=Wishes(
+            settings=wanted,
+            measurands=MEASURANDS_AC if is_ac else MEASURANDS_DC,
+            reads_configuration="no-configuration" not in quirks,
+        ),
+        pings="no-ping" not in quirks,
+    )
+
+
+def policy(settings: Settings) -> Policy:
+    """The site's rules in watts."""
+    return Policy(
+        cap_w=settings.site.cap_kw * 1000,
+        efficiency=settings.site.efficiency,
+        unmatched_w=settings.policy.unmatched_kw * 1000,
+        unplanned_w=settings.policy.unplanned_kw * 1000,
+        after_plan=settings.policy.after_plan,
+        plan_max_age=timedelta(seconds=settings.policy.plan_max_age_s),
+        location_uid=settings.site.location_uid,
+    )
+
+
+def traits(settings: Settings) -> dict[StationId, StationTraits]:
+    """Stations as configured; defaults that together pass the cap are lowered."""
+    wanted_kw = sum(item.fallback_kw * item.outlets for item in settings.stations)
+    room_kw = settings.site.cap_kw * settings.site.efficiency
+    share = min(room_kw / wanted_kw, 1.0) if wanted_kw > 0 else 1.0
+    return {StationId(item.id): _trait(item, share) for item in settings.stations}
+
+
+def _trait(item: Station, share: float) -> StationTraits:
+    return StationTraits(
+        rated_w=item.max_kw * 1000,
+        fallback_w=min(item.fallback_kw * share, item.max_kw) * 1000,
+        is_dc=item.current == "dc",
+        phases=item.phases,
+        outlets=item.outlets,
+        quirks=frozenset(item.quirks),
+    )
+
+
+def circuits(settings: Settings) -> tuple[Circuit, ...]:
+    """The feeders."""
+    return tuple(
+        Circuit(
+            name=item.id,
+            cap_w=item.cap_kw * 1000,
+            stations=frozenset(StationId(name) for name in item.stations),
+        )
+        for item in settings.circuits
+    )
+
+
+def doors(settings: Settings) -> Doors:
+    """Who may connect, with hashed passwords."""
+    access: dict[StationId, StationAccess] = {}
+    for item in settings.stations:
+        password = item.password.get_secret_value()
+        hashed = item.password_hash
+        if password:
+            hashed = hash_password(password, secrets.token_bytes(SALT_BYTES))
+        access[StationId(item.id)] = StationAccess(
+            station_id=StationId(item.id),
+            security_profile=item.security_profile,
+            password_hash=hashed,
+            aliases=item.aliases,
+            certificate_name=item.certificate_name,
+        )
+    return Doors(
+        stations=access, accepts_unknown=settings.ocpp.unknown_stations == "accept"
+    )
+
+
+def needs_restart(old: Settings, new: Settings) -> str | None:
+    """Why a changed configuration cannot be applied while running, or None."""
+    for name in ("store", "web", "chargeye", "smartcar"):
+        if getattr(old, name) != getattr(new, name):
+            return f"[{name}] changed: restart the service to apply it"
+    if (old.ocpp.host, old.ocpp.port, old.ocpp.tls) != (
+        new.ocpp.host,
+        new.ocpp.port,
+        new.ocpp.tls,
+    ):
+        return "[ocpp] host, port or tls changed: restart the service to apply it"
+    return None
+
+
+def changed_keys(old: Settings, new: Settings) -> list[str]:
+    """Sections that differ; names only, no values."""
+    return [
+        name for name in type(new).model_fields if getattr(old, name) != getattr(new, name)
+    ]
