@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from agent.domain import events
 from agent.domain.effects import (
@@ -50,6 +50,7 @@ class Drive:
         self.effects: list[Effect] = []
         self.events = 0
         self.changes = 0
+        self.start_times: dict[str, datetime] = {}
         self.send(events.LinkOpened(ocpp_version="1.6"))
 
     def send(self, event: Event) -> str | None:
@@ -92,14 +93,16 @@ class Drive:
         ago_s: float = 0,
         mac: MacAddress | None = None,
     ) -> str:
-        """StartTransaction; the id that the station is told."""
+        """StartTransaction; the id that the station is told. A repeat has its old time."""
+        key = key or f"key-{new_id}"
+        at = self.start_times.setdefault(key, self.now - timedelta(seconds=ago_s))
         answer = self.send(
             events.TransactionStarted(
                 evse_id=EvseId(evse),
                 connector_id=ConnectorId(evse),
                 new_transaction_id=TransactionId(new_id),
-                key=key or f"key-{new_id}",
-                at=self.now - timedelta(seconds=ago_s),
+                key=key,
+                at=at,
                 meter_start_wh=wh,
                 evidence=(evidence_of(mac),) if mac else (),
             )

@@ -45,6 +45,17 @@ def test_a_repeated_start_is_nothing_that_must_be_stored():
     assert drive.changes == before
 
 
+def test_a_station_whose_clock_stands_still_begins_anew_under_an_old_key():
+    """Its time is ours then: another time, after the stop, is another start."""
+    drive = _charging()
+    drive.wait(600).stop("41", 105_000.0, "EVDisconnected").status(AVAILABLE)
+    drive.wait(600).start_times.clear()
+
+    assert drive.start("42", 105_000.0, key="key-41") == "42"
+    assert drive.of("42").session_id != drive.of("41").session_id
+    assert drive.at(1) == drive.of("42")
+
+
 def test_a_start_while_one_is_open_closes_the_older_one_as_superseded():
     """C2: with the new meter start as its end; nothing is overwritten."""
     drive = _charging()
