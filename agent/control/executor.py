@@ -246,6 +246,7 @@ class Executor:
             installed=installed,
             room=room,
             now=look.now,
+            exact_until_s=want.exact_until_s,
         )
         if order is None:
             return

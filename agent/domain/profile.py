@@ -26,6 +26,8 @@ START_OLDEST_S = 12 * 3600
 """A constant limit needs no older start; old starts make large offsets."""
 PERIOD_MIN_S = 5
 """A raise that lasts less is dropped: stations need longer to follow it."""
+LEAD_S = 30
+"""A reduction leaves this early for a station that takes one period at a time."""
 TX_PROFILE_ID = 100
 """An outlet's TxProfile has this id plus the EVSE, so that updates replace (B10.6)."""
 DEFAULT_PROFILE_ID = 1
@@ -154,8 +156,25 @@ def _fit(
     head = steps[: periods_max - 1]
     rest = steps[periods_max - 1 :]
     if not head:
-        return [(steps[0][0], min(limit for _, limit in steps))], steps[1][0]
+        return _one_at_a_time(steps)
     return [*head, (rest[0][0], min(limit for _, limit in rest))], rest[0][0]
+
+
+def _one_at_a_time(steps: list[tuple[int, float]]) -> tuple[list[tuple[int, float]], int]:
+    """For a station that takes one period the agent is the clock (B13.6).
+
+    A lower step is sent ``LEAD_S`` early, so that the plan is not passed while the order
+    is on its way; if the agent dies, the value stays, and the budget counts it so.
+    """
+    now_s = steps[0][0]
+    soon = [limit for at_s, limit in steps if at_s <= now_s + LEAD_S]
+    value = min(soon)
+    for at_s, limit in steps[1:]:
+        if limit < value:
+            return [(now_s, value)], max(at_s - LEAD_S, now_s + 1)
+        if limit > value:
+            return [(now_s, value)], at_s
+    return [(now_s, value)], EVER_S
 
 
 def _merge(limits: list[tuple[int, float]]) -> list[tuple[int, float]]:

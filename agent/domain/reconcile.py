@@ -15,6 +15,7 @@ from agent.domain.curve import (
     EVER_S,
     Curve,
     constant,
+    edges,
     higher_of,
     is_same,
     is_within,
@@ -27,6 +28,8 @@ SPACING_S = 5.0
 """Between two orders to one outlet; a reduction does not wait (architecture 6)."""
 RETRY_S = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 """Waits after the first, second, ... refusal or silence in a row."""
+TRIFLE_W, TRIFLE_SHARE, TRIFLE_S = 1000.0, 0.03, 60.0
+"""A raise below 1 kW and 3 % waits up to a minute: stations store every profile."""
 SETTLE_S = 90.0
 """DC stations need up to 60 s to follow, plus a sample (B12 level 3)."""
 OVER_FACTOR = 1.05
@@ -124,12 +127,13 @@ def next_order(
     installed: Curve,
     room: bool,
     now: datetime,
+    exact_until_s: int = EVER_S,
 ) -> Ordered | None:
     """Decide what to send to an outlet with a running transaction, if anything.
 
-    ``want`` is the curve as the station would store it, ``installed`` what it may be
-    drawing now, ``room`` whether the whole of ``want`` fits beside all other outlets'
-    possible draws. Without room only the part that lowers is sent.
+    ``want`` is the curve as the station would store it, exact until ``exact_until_s``;
+    ``installed`` what it may be drawing now, ``room`` whether the whole of ``want`` fits
+    beside all other outlets' possible draws. Without room only what lowers is sent.
     """
     now_s = int(now.timestamp())
     own = power.confirmed
@@ -140,9 +144,13 @@ def next_order(
         return None
     if is_mine and own is not None and power.doubtful is None:
         due_s = own.sent_at.timestamp() + _half_life_s(own)
-        until_s = own.exact_until_s
-        is_kept = is_same(line, own.allows, now_s, until_s) and now_s < due_s
-        if is_kept and not power.needs_confirmation and power.verified is not False:
+        until_s = max(own.exact_until_s, now_s + 1)
+        is_longer = exact_until_s > own.exact_until_s
+        is_kept = is_same(line, own.allows, now_s, until_s) and (
+            now_s < due_s or not is_longer
+        )
+        is_settled = not power.needs_confirmation and power.verified is not False
+        if is_settled and (is_kept or _is_trifle(power, own, line, now, is_lower=is_lower)):
             return None
         reason = _reason(power, is_due=now_s >= due_s)
     else:
@@ -152,12 +160,31 @@ def next_order(
     return Ordered(line=line, is_reduction=is_lower, reason=reason)
 
 
+def _is_trifle(
+    power: OutletPower, own: Sent, line: Curve, now: datetime, *, is_lower: bool
+) -> bool:
+    """Whether a raise is too small to be worth a write to flash just now (D3.5)."""
+    now_s = int(now.timestamp())
+    if is_lower or power.last_order_at is None or now_s >= own.exact_until_s:
+        return False
+    if (now - power.last_order_at).total_seconds() >= TRIFLE_S:
+        return False
+    return all(
+        value_at(line, at_s) - value_at(own.allows, at_s)
+        <= max(TRIFLE_W, TRIFLE_SHARE * value_at(own.allows, at_s))
+        for at_s in edges((line, own.allows), now_s)
+        if at_s < own.exact_until_s
+    )
+
+
 def wake_at(power: OutletPower, now: datetime) -> float | None:
     """Tell in how many seconds an installed profile must be refreshed, or None."""
     own = power.confirmed
     if own is None or own.exact_until_s >= EVER_S:
         return None
-    return max(own.sent_at.timestamp() + _half_life_s(own) - now.timestamp(), 0.5)
+    half_s = own.sent_at.timestamp() + _half_life_s(own) - now.timestamp()
+    left_s = own.exact_until_s - now.timestamp()
+    return max(half_s if half_s > 0 else left_s, 0.5)
 
 
 def ordered(power: OutletPower, sent: Sent) -> OutletPower:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.domain.capability import ProfileForm, RateUnit
-from agent.domain.curve import Curve, constant, curve, is_within, value_at
+from agent.domain.curve import EVER_S, Curve, constant, curve, is_within, value_at
 from agent.domain.ids import EvseId, TransactionId
 from agent.domain.plan import wanted
 from agent.domain.profile import Compiled, Purpose, compile_default, compile_tx
@@ -74,8 +74,10 @@ def test_a_profile_is_at_no_instant_above_the_curve(line, form, started_s):
     compiled = _compiled(line, form, started_s=started_s)
     obeyed = _obeyed(compiled, form, started_s=started_s)
 
+    is_led = form.periods_max == 1
     for at_s in moments(line, obeyed):
-        assert value_at(obeyed, at_s) <= value_at(line, at_s) + 0.001
+        if not is_led or at_s < compiled.exact_until_s:
+            assert value_at(obeyed, at_s) <= value_at(line, at_s) + 0.001
         assert value_at(compiled.allows, at_s) == pytest.approx(value_at(obeyed, at_s))
 
 
@@ -203,14 +205,20 @@ def test_too_many_periods_end_in_the_minimum_of_the_rest():
     assert compiled.exact_until_s == NOW_S + 1800
 
 
-def test_a_station_that_takes_one_period_gets_the_minimum_of_all():
+@pytest.mark.parametrize(
+    ("at_s", "limit_w", "until_s"),
+    [(0, 9e3, 870), (869, 9e3, 870), (871, 3e3, 1800), (1800, 5e3, None)],
+)
+def test_a_station_that_takes_one_period_is_led_step_by_step_and_lowered_early(
+    at_s, limit_w, until_s
+):
     line = curve([(NOW_S, 9e3), (NOW_S + 900, 3e3), (NOW_S + 1800, 5e3)])
     form = ProfileForm(unit=RateUnit.WATT, phases=None, periods_max=1, stack_level=0)
 
-    compiled = _compiled(line, form)
+    compiled = _compiled(line, form, now=after(at_s))
 
-    assert compiled.profile.periods == ((0, 3e3),)
-    assert compiled.exact_until_s == NOW_S + 900
+    assert compiled.profile.periods == ((0, limit_w),)
+    assert compiled.exact_until_s == (EVER_S if until_s is None else NOW_S + until_s)
 
 
 def test_a_raise_that_no_station_can_follow_is_dropped_and_a_cut_never():

@@ -250,7 +250,8 @@ def test_a_horizon_is_refreshed_when_half_of_it_is_over():
     assert order is not None
     assert "half over" in order.reason
     assert wake_at(power, after(300)) == 200
-    assert wake_at(power, after(600)) == 0.5
+    assert wake_at(power, after(600)) == 400
+    assert wake_at(power, after(1000)) == 0.5
     assert wake_at(_confirmed(line), NOW) is None
     assert wake_at(OutletPower(), NOW) is None
 
@@ -370,3 +371,12 @@ def test_an_outlet_is_deaf_just_when_three_samples_in_a_row_were_over(steps):
         run = run + 1 if sample[1] > 2e4 * 1.05 + 500 else 0
         is_deaf = run >= 3
         assert (power.verified is False) is is_deaf
+
+
+def test_a_trifling_raise_waits_a_minute_and_a_reduction_never():
+    power = _confirmed(50_000.0)
+
+    assert _order(power, 50_900.0, at_s=30) is None
+    assert _order(power, 50_900.0, at_s=61) is not None
+    assert _order(power, 55_000.0, at_s=30) is not None
+    assert _order(power, 49_900.0, at_s=1) is not None
