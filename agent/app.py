@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -51,6 +52,8 @@ PASS_MAX_S = 30.0
 PRUNE_EVERY_S = 86400.0
 POWER_ACTIONS = frozenset({"SetChargingProfile", "ClearChargingProfile"})
 """Calls that would break the power rules; only ``--force`` sends them."""
+GC_THRESHOLDS = (50_000, 20, 50)
+"""Messages make tens of thousands of short-lived objects a second, none in cycles."""
 SOCKET_PATH_MAX = 100
 """The kernel takes 107 bytes."""
 
@@ -456,6 +459,8 @@ class Daemon:
 async def run_daemon(settings: Settings, config_path: Path) -> None:
     """Run as a service: SIGTERM and SIGINT stop, SIGHUP reloads."""
     daemon = Daemon(settings, config_path=config_path)
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop_wanted.set)

@@ -27,6 +27,7 @@ from agent.domain.profile import ChargingProfile
 from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
 from agent.domain.station import StationState
+from agent.domain.values import value
 
 
 class Clock(Protocol):
@@ -56,7 +57,7 @@ class Ids(Protocol):
 # --- store ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class JournalRow:
     """An accepted event of a station, with the id of the session it might open."""
 

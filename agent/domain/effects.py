@@ -16,6 +16,7 @@ from agent.domain.ids import (
 from agent.domain.meter import HistorySlot
 from agent.domain.session import Session
 from agent.domain.station import StationState
+from agent.domain.values import value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ class Told:
 Effect = MatchWanted | PowerChanged | Told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Decision:
     """New state, rows to commit, and what to do after the commit.
 

@@ -19,6 +19,7 @@ from agent.domain.ids import (
     TransactionId,
 )
 from agent.domain.meter import MeterReading
+from agent.domain.values import value
 
 
 class ConnectorStatus(StrEnum):
@@ -130,7 +131,7 @@ class TransactionStarted:
     evidence: tuple[Evidence, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class MeterSampled:
     """MeterValues: readings in order of time, oldest first."""
 

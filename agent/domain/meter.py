@@ -6,8 +6,10 @@ faults.md C6 to C8). Energy never falls; a doubtful reading is named, not counte
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+
+from agent.domain.values import value
 
 HISTORY_SLOT_S = 900
 """Measured energy is kept in quarter hours: the grid of ChargEye's own plans."""
@@ -24,7 +26,7 @@ SOC_ZERO_BELOW = 5.0
 """A SoC of 0 is believed only after a value below this (handshake zeros, A5)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class MeterReading:
     """What one sampled moment said; None where the station did not say.
 
@@ -44,7 +46,7 @@ HistorySlot = tuple[int, float, float | None, float | None]
 """Start in whole seconds since the epoch, Wh, SoC at first and at last sample."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class MeterState:
     """The running account of a session; all fields are believed values."""
 

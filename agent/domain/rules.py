@@ -44,6 +44,7 @@ from agent.domain.ids import (
 )
 from agent.domain.session import Session, SessionPhase, Transaction
 from agent.domain.station import EvseState, PendingToken, StationState
+from agent.domain.values import changed
 
 AVAILABLE_GRACE = timedelta(seconds=60)
 """A stop may follow an Available; within this time it wins (TX-06)."""
@@ -719,22 +720,22 @@ def _meter_sampled(
     running = session.open_transaction
     if session.phase is SessionPhase.ENDED or running is None:
         return _late_readings(state, session, event, now)
-    changed = session
+    after = session
     for reading in event.readings:
-        changed = _count(state, changed, reading)
-    if _is_arrival_news(changed):
-        work = _Work(state.with_session(changed), now, changed.session_id)
-        work.save(_report_start_soc(work, changed))
-        if _is_power_news(session, changed):
+        after = _count(state, after, reading)
+    if _is_arrival_news(after):
+        work = _Work(state.with_session(after), now, after.session_id)
+        work.save(_report_start_soc(work, after))
+        if _is_power_news(session, after):
             work.power()
         return work.done(state)
     return Decision(
-        state=replace(state, sessions={**state.sessions, changed.session_id: changed}),
-        only_meter=changed.anomalies is session.anomalies,
-        records=(SessionSaved(session=changed),)
-        if changed.anomalies is not session.anomalies
+        state=changed(state, sessions={**state.sessions, after.session_id: after}),
+        only_meter=after.anomalies is session.anomalies,
+        records=(SessionSaved(session=after),)
+        if after.anomalies is not session.anomalies
         else (),
-        effects=(PowerChanged(),) if _is_power_news(session, changed) else (),
+        effects=(PowerChanged(),) if _is_power_news(session, after) else (),
     )
 
 
@@ -763,7 +764,7 @@ def _count(state: StationState, session: Session, reading: meter.MeterReading) -
         session = session.with_anomaly(anomaly)
         if running is not None and not running.register_doubted and "fell" in anomaly:
             session = session.with_transaction(replace(running, register_doubted=True))
-    return replace(session, meter=account)
+    return changed(session, meter=account)
 
 
 def _is_arrival_news(session: Session) -> bool:

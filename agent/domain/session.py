@@ -22,6 +22,7 @@ from agent.domain.ids import (
     VehicleId,
 )
 from agent.domain.meter import MeterState
+from agent.domain.values import value
 
 ANOMALIES_MAX = 50
 """Anomalies kept per session; a station that makes more repeats itself."""
@@ -57,7 +58,7 @@ class Transaction:
         return self.ended_at is None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Session:
     """See the module; times are aware UTC, energy Wh, SoC percent."""
 

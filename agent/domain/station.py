@@ -16,6 +16,7 @@ from agent.domain.ids import (
     TransactionId,
 )
 from agent.domain.session import Session, SessionPhase, Transaction
+from agent.domain.values import changed, value
 
 RECENT_SESSIONS_MAX = 40
 """Ended sessions kept per station for late and queued messages (C4, TX-07)."""
@@ -47,7 +48,7 @@ class PendingToken:
     evse_id: EvseId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class StationState:
     """Everything that a decision about this station's sessions may need."""
 
@@ -113,4 +114,4 @@ class StationState:
             ]
             for session_id in ended[: max(len(ended) - RECENT_SESSIONS_MAX, 0)]:
                 del sessions[session_id]
-        return replace(self, sessions=sessions)
+        return changed(self, sessions=sessions)

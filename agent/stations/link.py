@@ -15,6 +15,7 @@ import structlog
 
 from agent.domain.errors import StoreFault
 from agent.domain.ids import StationId
+from agent.domain.values import value
 from agent.ports import Priority
 from agent.stations import framing
 from agent.stations.rpc import Answered, Outgoing, RpcMachine
@@ -58,7 +59,7 @@ class WireClosed(Exception):  # noqa: N818 - an event of life, not an error
     """The peer is gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Reply:
     """How an incoming CALL is answered: a payload, or an error code with words."""
 
@@ -134,7 +135,8 @@ class Link:
                     tasks.create_task(self._watch(), name="watch"),
                     tasks.create_task(_guarded(setup, self.station_id), name="setup"),
                 ]
-                await self._read()
+                # A task of its own: fewer frames to walk through at each wake-up.
+                await tasks.create_task(self._read(), name="read")
                 for task in side:
                     task.cancel()
         finally:

@@ -69,15 +69,16 @@ def _read(  # noqa: C901, PLR0912, PLR0915 - one pass over the hot path
         if type(sample) is not dict:
             continue
         get = sample.get
-        number = parse_number(get("value"))
-        if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
-            continue
         measurand = get("measurand")
         if measurand is None:
             measurand = _ENERGY
+        if measurand == "Voltage" and voltage is not None:
+            continue
+        number = parse_number(get("value"))
+        if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
+            continue
         if measurand == "Voltage":
-            if voltage is None and number > 0:
-                voltage = number
+            voltage = number if number > 0 else None
             continue
         unit = get("unit")
         if unit in _KILO:

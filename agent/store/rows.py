@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args
 
@@ -93,24 +93,26 @@ def statements(record: ports.Record, now: datetime) -> Iterator[Statement]:
     yield from WRITERS[type(record)](record, now)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, frozenset):
-        return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no place in the database")
-
-
-def _journal(row: ports.JournalRow, _: datetime) -> Iterator[Statement]:
-    yield (
-        "add_journal",
-        (
+def journal_parameters(part: Sequence[ports.JournalRow]) -> list[str | int | bytes]:
+    """Flatten journal rows into the parameters of one ``add_journal``."""
+    found: list[str | int | bytes] = []
+    for row in part:
+        event = row.event
+        found += (
             row.seq,
             ms(row.at),
             row.station_id,
             row.new_session_id,
-            type(row.event).__name__,
-            encode(row.event),
-        ),
-    )
+            type(event).__name__,
+            encode(event),
+        )
+    return found
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no place in the database")
 
 
 def _station(row: ports.StationSaved, _: datetime) -> Iterator[Statement]:
@@ -213,7 +215,6 @@ def _failed(row: ports.OutboxFailed, _: datetime) -> Iterator[Statement]:
 
 Writer = Callable[[Any, datetime], Iterator[Statement]]
 WRITERS: dict[type, Writer] = {
-    ports.JournalRow: _journal,
     ports.StationSaved: _station,
     ports.TransactionIdTaken: _transaction_id,
     ports.LimitSaved: _limit,

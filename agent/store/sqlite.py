@@ -44,6 +44,11 @@ GROUP_MAX = 64
 """Units in one COMMIT: a reconnect storm costs a handful of syncs."""
 WAITING_MAX = 1024
 """Units that may wait; beyond, intake waits (architecture.md section 6)."""
+JOURNAL_ROWS_MAX = 64
+"""Journal rows in one INSERT; SQLite allows 5,461 of them."""
+ROW_MORE = ", (?, ?, ?, ?, ?, ?)"
+STATEMENTS_CACHED = 128 + JOURNAL_ROWS_MAX
+"""One INSERT per number of rows, besides all others."""
 KEEP_JOURNAL = timedelta(days=30)
 KEEP_SENT = timedelta(days=30)
 KEEP_SCHEDULES = timedelta(days=30)
@@ -197,15 +202,15 @@ class SqliteStore:
 
     def _write_group(self, group: Sequence[_Unit]) -> None:
         db = self._db
-        queries = self._queries
+        batch = self._batch(group)
         try:
-            db.execute("BEGIN IMMEDIATE")
-            for unit in group:
-                assert unit.now is not None  # noqa: S101 - a write has a time
-                for record in unit.records:
-                    for name, parameters in rows.statements(record, unit.now):
-                        db.execute(queries[name], parameters)
-            db.execute("COMMIT")
+            if len(batch) == 1:
+                db.execute(*batch[0])  # one statement is a transaction of its own
+            elif batch:
+                db.execute("BEGIN IMMEDIATE")
+                for sql, parameters in batch:
+                    db.execute(sql, parameters)
+                db.execute("COMMIT")
         except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -214,6 +219,24 @@ class SqliteStore:
             raise
         self.commits += 1
         self.units += len(group)
+
+    def _batch(self, group: Sequence[_Unit]) -> list[tuple[str, Sequence[Any]]]:
+        """Translate a group into few statements: each is a hand-over between threads."""
+        journal: list[ports.JournalRow] = []
+        batch: list[tuple[str, Sequence[Any]]] = []
+        for unit in group:
+            assert unit.now is not None  # noqa: S101 - a write has a time
+            for record in unit.records:
+                if type(record) is ports.JournalRow:
+                    journal.append(record)
+                    continue
+                for name, parameters in rows.statements(record, unit.now):
+                    batch.append((self._queries[name], parameters))
+        for start in range(0, len(journal), JOURNAL_ROWS_MAX):
+            part = journal[start : start + JOURNAL_ROWS_MAX]
+            sql = self._queries["add_journal"] + ROW_MORE * (len(part) - 1)
+            batch.append((sql, rows.journal_parameters(part)))
+        return batch
 
     # --- reading --------------------------------------------------------------
 
@@ -384,7 +407,12 @@ def _connect(path: Path) -> sqlite3.Connection:
             uri = f"{path.absolute().as_uri()}?mode=ro"
             with closing(sqlite3.connect(uri, uri=True)) as looker:
                 check_owner(looker)
-        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            path,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_CACHED,
+        )
         try:
             verdict = _prepare(db)
         except BaseException:
