@@ -49,6 +49,7 @@ log = structlog.get_logger()
 METER_ROWS_MAX = 50
 """Meter events between two saves of a session: what a restart replays at most."""
 NO_SESSION = SessionId("")
+NO_ANSWER = EventAnswer()
 WARNINGS = frozenset(
     {"vehicle_ambiguous", "transaction_superseded", "transaction_orphaned"}
 )
@@ -172,7 +173,7 @@ class Intake:
         before = self._depot.state(station_id)
         decision = advance(before, event, now=now, new_session_id=NO_SESSION)
         if not decision.is_new:
-            return EventAnswer()
+            return NO_ANSWER
         if not decision.only_meter or inbox.meter_rows >= METER_ROWS_MAX:
             unit = _Unit(state=before)
             unit.add(decision, self._row(station_id, NO_SESSION, event, now))
@@ -186,7 +187,7 @@ class Intake:
         for session in _changed(before, decision.state):
             inbox.dirty.add(session.session_id)
             self._check_power(session)
-        return EventAnswer()
+        return NO_ANSWER
 
     async def _event(
         self, station_id: StationId, inbox: _Inbox, event: events.Event

@@ -20,6 +20,7 @@ NUMBER_MAX = 1e12
 """No meter shows more; products and sums of what is below stay finite."""
 
 _ENERGY = "Energy.Active.Import.Register"
+_READ = (_ENERGY, "Power.Active.Import", "SoC", "Power.Offered")
 _KILO = ("kWh", "kW", "kwh", "kw", "KWH", "KW")
 
 Readings = tuple[MeterReading, ...]
@@ -58,13 +59,12 @@ def _time_of(reading: MeterReading) -> datetime:
     return reading.at
 
 
-def _read(  # noqa: C901, PLR0912, PLR0915 - one pass over the hot path
+def _read(  # noqa: C901, PLR0912 - one pass over the hot path
     samples: list[Any], at: datetime
 ) -> MeterReading:
     register = power = soc = offered = inlet = None
-    register_phases = power_phases = current_phases = 0.0
-    has_register_phase = has_power_phase = has_current = False
-    voltage = current = None
+    register_phases: float | None = None
+    power_phases: float | None = None
     for sample in samples:
         if type(sample) is not dict:
             continue
@@ -72,49 +72,60 @@ def _read(  # noqa: C901, PLR0912, PLR0915 - one pass over the hot path
         measurand = get("measurand")
         if measurand is None:
             measurand = _ENERGY
-        if measurand == "Voltage" and voltage is not None:
+        if measurand not in _READ:
             continue
-        number = parse_number(get("value"))
-        if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
+        number = _number(sample)
+        if number is None:
             continue
-        if measurand == "Voltage":
-            voltage = number if number > 0 else None
-            continue
-        unit = get("unit")
-        if unit in _KILO:
-            number *= 1000.0
-        phase = get("phase")
         if measurand == _ENERGY:
-            if get("location", "Outlet") == "Inlet":
+            if get("location") == "Inlet":
                 continue
-            if phase is None:
+            if get("phase") is None:
                 register = number
             else:
-                register_phases += number
-                has_register_phase = True
+                register_phases = (register_phases or 0.0) + number
         elif measurand == "Power.Active.Import":
             if get("location") == "Inlet":
                 inlet = number
-            elif phase is None:
+            elif get("phase") is None:
                 power = number
             else:
-                power_phases += number
-                has_power_phase = True
+                power_phases = (power_phases or 0.0) + number
         elif measurand == "SoC":
             soc = number
-        elif measurand == "Power.Offered":
+        else:
             offered = number
-        elif measurand == "Current.Import":
-            if phase is None:
-                current = number
-            elif phase != "N":
-                current_phases += number
-                has_current = True
-    if register is None and has_register_phase:
+    if register is None:
         register = register_phases
     if power is None:
-        if has_power_phase:
-            power = power_phases
-        elif voltage is not None and (has_current or current is not None):
-            power = voltage * (current_phases if has_current else current or 0.0)
+        power = power_phases if power_phases is not None else _from_current(samples)
     return MeterReading(at, register, power, soc, offered, inlet)
+
+
+def _from_current(samples: list[Any]) -> float | None:
+    """Power of a station that reports only voltage and currents, W."""
+    voltage: float | None = None
+    total: float | None = None
+    phases: float | None = None
+    for sample in samples:
+        measurand = sample.get("measurand") if type(sample) is dict else None
+        if measurand not in ("Voltage", "Current.Import"):
+            continue
+        number = _number(sample)
+        if number is None:
+            continue
+        if measurand == "Voltage":
+            voltage = voltage or (number if number > 0 else None)
+        elif sample.get("phase") is None:
+            total = number
+        elif sample.get("phase") != "N":
+            phases = (phases or 0.0) + number
+    current = phases if phases is not None else total
+    return None if voltage is None or current is None else voltage * current
+
+
+def _number(sample: dict[str, Any]) -> float | None:
+    number = parse_number(sample.get("value"))
+    if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
+        return None
+    return number * 1000.0 if sample.get("unit") in _KILO else number

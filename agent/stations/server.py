@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import http
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from typing import cast
 
 import structlog
 import websockets
@@ -28,17 +29,16 @@ from agent.domain.ids import EvseId, StationId
 from agent.domain.profile import ChargingProfile
 from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
 from agent.stations import framing, schemas, v16_orders
-from agent.stations.handshake import Admission, Doors, admit, choose_subprotocol
+from agent.stations.handshake import Doors, admit, choose_subprotocol
 from agent.stations.link import CallOutcome, Link, WireClosed
 from agent.stations.v16 import Adapter16, Options16
 from agent.stations.v16_setup import Setup16, Wishes
+from agent.stations.wire import SocketWire, StationSocket
 
 log = structlog.get_logger()
 
 FRAME_BYTES_MAX = 1024 * 1024
 """A frame of one station; StopTransaction with all samples is the largest (C2)."""
-QUEUE_FRAMES = 4
-"""Frames buffered per link before TCP pushes back."""
 HANDSHAKE_S = 10.0
 SETUPS_AT_ONCE = 8
 """After a gateway restart all stations return within seconds: accept quickly,
@@ -65,39 +65,6 @@ class LiveLink:
     wire: SocketWire
     address: str
     version: str
-
-
-class SocketWire:
-    """The Wire of a real WebSocket."""
-
-    def __init__(self, socket: ServerConnection) -> None:
-        """Wrap a server-side connection."""
-        self._socket = socket
-
-    async def recv(self) -> bytes:
-        """Receive one message, undecoded."""
-        try:
-            return await self._socket.recv(decode=False)
-        except websockets.ConnectionClosed as closed:
-            raise WireClosed from closed
-
-    async def send(self, text: str) -> None:
-        """Send one text message."""
-        try:
-            await self._socket.send(text)
-        except websockets.ConnectionClosed as closed:
-            raise WireClosed from closed
-
-    async def ping(self) -> Awaitable[float]:
-        """Send a ping."""
-        try:
-            return _pong(await self._socket.ping())
-        except websockets.ConnectionClosed as closed:
-            raise WireClosed from closed
-
-    async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close politely."""
-        await self._socket.close(code, reason)
 
 
 class StationServer:
@@ -142,7 +109,7 @@ class StationServer:
             select_subprotocol=lambda _, offered: choose_subprotocol(offered),  # type: ignore[arg-type,return-value]
             compression=None,
             max_size=FRAME_BYTES_MAX,
-            max_queue=QUEUE_FRAMES,
+            create_connection=StationSocket,
             open_timeout=HANDSHAKE_S,
             ping_interval=None,
             close_timeout=3.0,
@@ -185,15 +152,14 @@ class StationServer:
                 address=_address(socket),
             )
             return _refusal(http.HTTPStatus(admission.status))
-        socket.admission = admission  # type: ignore[attr-defined]
+        cast("StationSocket", socket).admission = admission
         return None
 
     def _is_crowded(self) -> bool:
         return len(self.links) >= 2 * max(len(self.doors.stations), 16) + 8
 
     async def _connected(self, socket: ServerConnection) -> None:
-        admission: Admission = socket.admission  # type: ignore[attr-defined]
-        station_id = admission.station_id
+        station_id = cast("StationSocket", socket).admission.station_id
         assert station_id is not None  # noqa: S101 - admitted
         version = socket.subprotocol
         if version is None:
@@ -236,7 +202,7 @@ class StationServer:
         self, station_id: StationId, socket: ServerConnection, version: str
     ) -> None:
         options = self.options(station_id)
-        wire = SocketWire(socket)
+        wire = SocketWire(cast("StationSocket", socket))
         bad = 0
 
         async def on_bad_frame(frame: framing.BadFrame) -> None:
@@ -362,14 +328,6 @@ class StationView:
         """Bind to the depot's state."""
         self.known_connectors = known_connectors
         self.open_outlets = open_outlets
-
-
-async def _pong(waiter: Awaitable[float]) -> float:
-    """Wait for a pong; a connection that ends meanwhile is an event, not an error."""
-    try:
-        return await waiter
-    except websockets.ConnectionClosed as closed:
-        raise WireClosed from closed
 
 
 async def _is_alive(old: LiveLink) -> bool:

@@ -1,0 +1,126 @@
+"""The Wire of a real WebSocket: websockets does the protocol, one reader gets messages.
+
+``ServerConnection.recv`` and ``send`` serve streams and several readers at once, and pay
+for it with queues, locks and futures: more than half of what a Heartbeat costs. Framing,
+checks, closing and pings stay the library's; only the last hand-over is our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable
+from typing import cast
+
+import websockets
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
+
+from agent.stations.handshake import Admission
+from agent.stations.link import WireClosed
+
+QUEUE_FRAMES = 4
+"""Messages buffered per link before TCP pushes back (architecture.md section 6)."""
+_DATA = (Opcode.TEXT, Opcode.CONT, Opcode.BINARY)
+
+
+class StationSocket(ServerConnection):
+    """A server-side connection whose messages go to one reader, whole and in order."""
+
+    admission: Admission
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with an empty queue."""
+        self._messages: deque[bytes] = deque()
+        self._parts = bytearray()
+        self._reader: asyncio.Future[None] | None = None
+        self._is_held = False
+        self._is_gone = False
+        super().connection_made(transport)
+
+    def process_event(self, event: Event) -> None:
+        """Queue a message when its last fragment is there; the rest is the library's."""
+        if not isinstance(event, Frame) or event.opcode not in _DATA:
+            super().process_event(event)
+            return
+        message = event.data
+        if self._parts or not event.fin:
+            self._parts += message  # bounded: the protocol refuses over max_size
+            if not event.fin:
+                return
+            message = bytes(self._parts)
+            self._parts.clear()
+        self._messages.append(cast("bytes", message))
+        if len(self._messages) >= QUEUE_FRAMES and not self._is_held:
+            self._is_held = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the reader know."""
+        self._is_gone = True
+        super().connection_lost(exc)
+        self._wake()
+
+    async def receive(self) -> bytes:
+        """The next message, undecoded. Raises WireClosed after the last one."""
+        while not self._messages:
+            if self._is_gone:
+                raise WireClosed
+            self._reader = self.loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        message = self._messages.popleft()
+        if self._is_held and not self._messages:
+            self._is_held = False
+            if not self._is_gone:
+                self.transport.resume_reading()
+        return message
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+class SocketWire:
+    """What a link needs of a connection."""
+
+    def __init__(self, socket: StationSocket) -> None:
+        """Wrap a server-side connection."""
+        self._socket = socket
+
+    async def recv(self) -> bytes:
+        """Receive one message, undecoded."""
+        return await self._socket.receive()
+
+    async def send(self, text: str) -> None:
+        """Send one text message in one frame; waits only while the peer reads slowly."""
+        socket = self._socket
+        if socket.protocol.state is not State.OPEN:
+            raise WireClosed
+        socket.protocol.send_text(text.encode())
+        socket.send_data()
+        if socket.paused:
+            await socket.drain()
+
+    async def ping(self) -> Awaitable[float]:
+        """Send a ping; the awaitable ends with its pong."""
+        try:
+            return _pong(await self._socket.ping())
+        except websockets.ConnectionClosed as closed:
+            raise WireClosed from closed
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close politely."""
+        await self._socket.close(code, reason)
+
+
+async def _pong(waiter: Awaitable[float]) -> float:
+    """Wait for a pong; a connection that ends meanwhile is an event, not an error."""
+    try:
+        return await waiter
+    except websockets.ConnectionClosed as closed:
+        raise WireClosed from closed
