@@ -207,8 +207,12 @@ async def run_phases(
 ) -> dict[str, dict[str, list[Phase]]]:
     """Set all up, wait until it is quiet, then measure in turns."""
     say(f"{options.stations} stations boot and start charging ...")
-    for server in servers.values():
-        await server.fleet.plug_in(server.port, options.stations)
+    for name, server in servers.items():
+        try:
+            await server.fleet.plug_in(server.port, options.stations)
+        except* (ConnectionError, TimeoutError) as errors:
+            reason = f"{name}: stations could not plug in: {errors.exceptions[0]}"
+            raise BenchError(f"{reason}\n{log.read_text()[-2000:]}") from errors
     if OURS in servers:
         await until(lambda: _configured(log) >= options.stations, READY_WITHIN_S)
     for server in servers.values():

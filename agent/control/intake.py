@@ -121,10 +121,13 @@ class Intake:
     async def handle(self, station_id: StationId, event: events.Event) -> EventAnswer:
         """Decide, commit, act; returns when it is on disk. Raises StoreFault."""
         inbox = self._inbox(station_id)
-        async with inbox.lock:
+        await inbox.lock.acquire()  # quicker than ``async with``
+        try:
             if type(event) is events.MeterSampled:
                 return await self._meter(station_id, inbox, event)
             return await self._event(station_id, inbox, event)
+        finally:
+            inbox.lock.release()
 
     def _inbox(self, station_id: StationId) -> _Inbox:
         found = self._inboxes.get(station_id)

@@ -107,20 +107,21 @@ def call_frame(message_id: str, action: str, payload: Payload) -> str:
 
 
 def _call(found: list[Any], message_id: str, size_bytes: int) -> Call | BadFrame:
-    def bad(reason: str, code: str = "FormationViolation") -> BadFrame:
-        return BadFrame(reason=reason, code=code, message_id=message_id, is_call=True)
-
     if len(found) < 3:  # noqa: PLR2004 - OCPP-J 4.2.1
-        return bad("a CALL without an action")
+        return _bad_call(message_id, "a CALL without an action")
     action = found[2]
     if type(action) is not str or not action or len(action) > ACTION_MAX:
-        return bad("the action is not a name", "NotImplemented")
+        return _bad_call(message_id, "the action is not a name", "NotImplemented")
     payload = found[3] if len(found) > 3 else {}  # noqa: PLR2004
     if payload is None or payload == []:
         payload = {}  # tolerated: RPC-05
     if type(payload) is not dict:
-        return bad("the payload is not an object")
+        return _bad_call(message_id, "the payload is not an object")
     return Call(message_id, action, payload, size_bytes)
+
+
+def _bad_call(message_id: str, reason: str, code: str = "FormationViolation") -> BadFrame:
+    return BadFrame(reason=reason, code=code, message_id=message_id, is_call=True)
 
 
 def _call_error(found: list[Any], message_id: str) -> CallError:

@@ -22,6 +22,9 @@ from agent.stations.link import WireClosed
 
 QUEUE_FRAMES = 4
 """Messages buffered per link before TCP pushes back (architecture.md section 6)."""
+TEXT_FRAME = 0x81
+SHORT_FRAME_MAX = 125
+"""First byte of a whole text frame; the size fits into the second (RFC 6455 5.2)."""
 _DATA = (Opcode.TEXT, Opcode.CONT, Opcode.BINARY)
 
 
@@ -101,8 +104,12 @@ class SocketWire:
         socket = self._socket
         if socket.protocol.state is not State.OPEN:
             raise WireClosed
-        socket.protocol.send_text(text.encode())
-        socket.send_data()
+        body = text.encode()
+        if len(body) <= SHORT_FRAME_MAX:
+            socket.transport.write(bytes((TEXT_FRAME, len(body))) + body)
+        else:
+            socket.protocol.send_text(body)
+            socket.send_data()
         if socket.paused:
             await socket.drain()
 
