@@ -207,12 +207,8 @@ async def run_phases(
 ) -> dict[str, dict[str, list[Phase]]]:
     """Set all up, wait until it is quiet, then measure in turns."""
     say(f"{options.stations} stations boot and start charging ...")
-    for name, server in servers.items():
-        try:
-            await server.fleet.plug_in(server.port, options.stations)
-        except* (ConnectionError, TimeoutError) as errors:
-            reason = f"{name}: stations could not plug in: {errors.exceptions[0]}"
-            raise BenchError(f"{reason}\n{log.read_text()[-2000:]}") from errors
+    for server in servers.values():
+        await server.fleet.plug_in(server.port, options.stations)
     if OURS in servers:
         await until(lambda: _configured(log) >= options.stations, READY_WITHIN_S)
     for server in servers.values():
@@ -327,7 +323,12 @@ def run(options: argparse.Namespace, folder: Path) -> Summary:
         if options.only != "usual":
             ours = depot_agent(folder, server_core, options.stations)
             servers[OURS] = stack.enter_context(ours)
-        found = runner.run(run_phases(servers, options, folder / "agent.log"))
+        log = folder / "agent.log"
+        try:
+            found = runner.run(run_phases(servers, options, log))
+        except ExceptionGroup as group:
+            tail = log.read_text()[-2000:] if OURS in servers else ""
+            raise BenchError(f"{group.exceptions[0]}\n{tail}") from group
     if OURS in servers:
         rows = verify_stored(folder, servers[OURS].fleet.tally.meter_values)
         say(f"{rows} MeterValues acknowledged, all of them stored")
