@@ -414,6 +414,7 @@ class Daemon:
             )
         for name, text, count in (
             ("orders", "charging profiles sent", self.executor.orders),
+            ("power_passes", "looks of the power loop at the depot", self.executor.passes),
             ("commits", "transactions on disk", self.store.commits),
             ("handshakes_refused", "connections refused", self.server.refused),
             ("takeovers", "links replaced by newer ones", self.server.takeovers),

@@ -238,7 +238,7 @@ class Executor:
         installed = look.draws[outlet].holds
         power = depot.power_of(outlet)
         is_lower = is_within(want.allows, installed, look.now_s)
-        room = is_lower or look.has_room(outlet, higher_of([want.allows], look.now_s))
+        room = is_lower or look.has_room(outlet, want.allows)
         order = reconcile.next_order(
             power,
             want.allows,

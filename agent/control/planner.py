@@ -77,7 +77,6 @@ class Planner:
         self._every = every
         self._refused: dict[ScheduleId, str] = {}
         self._wake = asyncio.Event()
-        self.polls = 0
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -121,7 +120,6 @@ class Planner:
                 failures += 1
                 log.error("record_not_stored", reason=str(fault))
                 pause_s = every_s
-            self.polls += 1
             await asyncio.sleep(POLL_FLOOR_S)
             await self._pause(pause_s, wake)
 

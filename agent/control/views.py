@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from agent.control.depot import Depot
 from agent.control.health import CloudHealth
-from agent.domain.curve import EVER_S, value_at
+from agent.domain.curve import value_at
 from agent.domain.identity import MatchOutcome
 from agent.domain.ids import EvseId, StationId, TransactionId
 from agent.domain.plan import Schedule
@@ -310,15 +310,3 @@ def status(depot: Depot, now: datetime, clouds: Sequence[CloudHealth], name: str
             for item in clouds
         ],
     }
-
-
-def curve_points(depot: Depot, station_id: StationId, evse_id: EvseId) -> list[Json]:
-    """The wanted curve of an outlet, for a drawing."""
-    view = depot.views.get((station_id, evse_id))
-    if view is None or view.wants is None:
-        return []
-    return [
-        {"at": iso(datetime.fromtimestamp(at_s, UTC)), "limit_w": limit_w}
-        for at_s, limit_w in view.wants
-        if 0 < at_s < EVER_S
-    ]

@@ -15,8 +15,3 @@ MacAddress = NewType("MacAddress", str)
 
 Outlet = tuple[StationId, EvseId]
 """One controllable outlet of the depot."""
-
-
-def outlet_name(outlet: Outlet) -> str:
-    """``CP-01/2``: how an outlet is written in logs and on the command line."""
-    return f"{outlet[0]}/{outlet[1]}"

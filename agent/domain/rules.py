@@ -130,16 +130,6 @@ def advance(
     return work.done(state, transaction_id)
 
 
-def plugged_vehicles(states: list[StationState]) -> dict[str, SessionId]:
-    """Which vehicle is held by which open session, over several stations."""
-    return {
-        session.vehicle_id: session.session_id
-        for state in states
-        for session in state.open_sessions()
-        if session.vehicle_id is not None
-    }
-
-
 # --- link and identity of the station -------------------------------------------
 
 

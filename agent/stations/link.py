@@ -114,7 +114,6 @@ class Link:
         self._on_bad_frame = on_bad_frame
         self._machine = RpcMachine()
         self._wake = asyncio.Event()
-        self._pings = pings
         self._is_mute = not pings
         self._closing = False
         self._ids = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import http
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -92,7 +92,6 @@ class StationServer:
         self._view = view
         self._pace = pace
         self._slots = asyncio.Semaphore(SETUPS_AT_ONCE)
-        self._handshakes = 0
         self._servers: list[Server] = []
         self._stopping = False
 
@@ -373,6 +372,3 @@ def tls_context(
         context.load_verify_locations(client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
-
-
-OptionsByStation = Mapping[StationId, StationOptions]

@@ -69,7 +69,6 @@ class Adapter16:
     clock: Clock
     options: Options16
     on_boot: Callable[[], None]
-    on_heard: Callable[[], None] = lambda: None
     _breaches: set[str] = field(default_factory=set)
 
     async def handle(self, call: Call, _: str | bytes) -> Reply:

@@ -7,7 +7,6 @@ import pytest
 from agent.domain.effects import CandidateSeen
 from agent.domain.events import VehicleMatched
 from agent.domain.identity import EvidenceKind, Match, MatchOutcome
-from agent.domain.rules import plugged_vehicles
 from tests.unit.domain.build import MAC_A, MAC_B, evidence_of
 from tests.unit.domain.drive import AVAILABLE, PREPARING, Drive
 
@@ -139,7 +138,6 @@ def test_a_finding_is_kept_with_its_reason_and_told_once():
     assert (drive.at(1).vehicle_id, drive.at(1).match) == ("bus-1", MatchOutcome.UNIQUE)
     assert drive.at(1).matched_at == drive.now
     assert drive.told.count("vehicle_matched") == 1
-    assert plugged_vehicles([drive.state]) == {"bus-1": drive.at(1).session_id}
 
 
 def test_an_unknown_address_becomes_a_candidate_for_enrolment():
@@ -163,7 +161,6 @@ def test_a_vehicle_in_doubt_has_no_slot():
     drive = Drive().status(PREPARING).match("bus-1").bind("slot-1").match(None)
 
     assert (drive.at(1).vehicle_id, drive.at(1).schedule_id) == (None, None)
-    assert plugged_vehicles([drive.state]) == {}
 
 
 def test_the_same_vehicle_by_another_address_keeps_its_slot():
