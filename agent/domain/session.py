@@ -1,7 +1,7 @@
 """The record from plug-in to plug-out of one vehicle at one EVSE.
 
 A session holds zero or more transactions. Everything here is a value; the rules by
-which it changes are in ``agent/domain/rules.py``.
+which it changes are in ``agent/domain/rules``.
 """
 
 from __future__ import annotations
