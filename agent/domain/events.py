@@ -59,6 +59,38 @@ _OPENING = frozenset(
 )
 
 
+class TransactionStep(StrEnum):
+    """What a TransactionEvent of 2.x says of its transaction."""
+
+    STARTED = "Started"
+    UPDATED = "Updated"
+    ENDED = "Ended"
+
+
+class ChargingState(StrEnum):
+    """Charging states of 2.x (ocpp-depot.md C3)."""
+
+    EV_CONNECTED = "EVConnected"
+    CHARGING = "Charging"
+    SUSPENDED_EV = "SuspendedEV"
+    SUSPENDED_EVSE = "SuspendedEVSE"
+    IDLE = "Idle"
+
+    @property
+    def as_status(self) -> ConnectorStatus:
+        """The state in the words of 1.6, so that no version shows a difference."""
+        return _AS_STATUS[self]
+
+
+_AS_STATUS = {
+    ChargingState.EV_CONNECTED: ConnectorStatus.PREPARING,
+    ChargingState.CHARGING: ConnectorStatus.CHARGING,
+    ChargingState.SUSPENDED_EV: ConnectorStatus.SUSPENDED_EV,
+    ChargingState.SUSPENDED_EVSE: ConnectorStatus.SUSPENDED_EVSE,
+    ChargingState.IDLE: ConnectorStatus.FINISHING,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkOpened:
     """A station connected."""
@@ -152,6 +184,77 @@ class TransactionEnded:
     readings: tuple[MeterReading, ...] = ()
 
 
+@value(kw_only=True)
+class TransactionReported:
+    """TransactionEvent of 2.x: one step of a transaction that the station numbered.
+
+    ``evse_id`` and ``id_token`` come once per transaction at most; ``seq_no`` may have
+    gaps, repeats and disorder; ``offline`` when it happened without a connection.
+    """
+
+    transaction_id: TransactionId
+    step: TransactionStep
+    at: datetime
+    seq_no: int | None = None
+    trigger: str = ""
+    offline: bool = False
+    evse_id: EvseId | None = None
+    connector_id: ConnectorId | None = None
+    charging_state: ChargingState | None = None
+    reason: str = ""
+    id_token: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    readings: tuple[MeterReading, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionChecked:
+    """GetTransactionStatus answered; ``is_ongoing`` None when it did not say."""
+
+    transaction_id: TransactionId
+    is_ongoing: bool | None
+    has_queue: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvNeeds:
+    """What a vehicle asked for by ISO 15118: hints for people and plan checks.
+
+    ``tuples_max`` bounds the periods of the next schedule; W, Wh and percent.
+    """
+
+    at: datetime
+    tuples_max: int | None = None
+    departs_at: datetime | None = None
+    energy_wh: float | None = None
+    capacity_wh: float | None = None
+    soc_percent: float | None = None
+    target_soc_percent: float | None = None
+    max_w: float | None = None
+    transfer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargingNeedsReported:
+    """NotifyEVChargingNeeds: the vehicle waits for a schedule."""
+
+    evse_id: EvseId
+    needs: EvNeeds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalLimitChanged:
+    """NotifyChargingLimit or ClearedChargingLimit: another master limits the station.
+
+    ``limit_w`` is the lowest it announced, W at the outlets; None: it let go. EVSE 0 is
+    the whole station.
+    """
+
+    evse_id: EvseId
+    source: str
+    limit_w: float | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VehicleMatched:
     """The finding of ``identity.match_vehicle`` for a session."""
@@ -196,6 +299,10 @@ Event = (
     | TransactionStarted
     | MeterSampled
     | TransactionEnded
+    | TransactionReported
+    | TransactionChecked
+    | ChargingNeedsReported
+    | ExternalLimitChanged
     | VehicleMatched
     | ScheduleBound
     | Ticked

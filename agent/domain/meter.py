@@ -140,6 +140,17 @@ def settle(
     )
 
 
+def add_before(
+    state: MeterState, energy_wh: float, from_at: datetime, to_at: datetime
+) -> MeterState:
+    """Add energy that passed before counting began: a start that was reported late."""
+    older = _spread((), from_at, to_at, energy_wh, None)
+    slots = list(older)
+    for slot in state.history:
+        _add_slot(slots, slot)
+    return replace(state, energy_wh=state.energy_wh + energy_wh, history=_bounded(slots))
+
+
 def idle(state: MeterState, at: datetime) -> MeterState:
     """After a transaction the outlet draws nothing, whatever it last said (MTR-12)."""
     return replace(state, power_w=0.0, power_at=at, offered_w=None)

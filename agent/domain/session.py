@@ -6,10 +6,12 @@ which it changes are in ``agent/domain/rules``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 
+from agent.domain.events import EvNeeds
 from agent.domain.identity import Evidence, MatchOutcome
 from agent.domain.ids import (
     ConnectorId,
@@ -22,7 +24,7 @@ from agent.domain.ids import (
     VehicleId,
 )
 from agent.domain.meter import MeterState
-from agent.domain.values import value
+from agent.domain.values import changed, value
 
 ANOMALIES_MAX = 50
 """Anomalies kept per session; a station that makes more repeats itself."""
@@ -37,9 +39,22 @@ class SessionPhase(StrEnum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+SEQ_RANGES_MAX = 16
+"""Ranges of sequence numbers kept per transaction; more disorder is not told apart."""
+
+SeqRanges = tuple[tuple[int, int], ...]
+"""Sequence numbers that arrived, as ranges in rising order."""
+
+
+@value(kw_only=True)
 class Transaction:
-    """One OCPP transaction; ``estimated`` when the station never sent its end."""
+    """One OCPP transaction; ``estimated`` when the station never sent its end.
+
+    Of 2.x: ``seen`` are the sequence numbers that arrived, ``start_seen`` is false
+    while only later events did, ``is_doubted`` while only queued ones did, and
+    ``last_event_at`` is the newest event's own time. In 2.x ``meter_start_at`` is when
+    the register stood at ``meter_start_wh``.
+    """
 
     transaction_id: TransactionId
     key: str
@@ -51,6 +66,11 @@ class Transaction:
     reason: str = ""
     estimated: bool = False
     register_doubted: bool = False
+    seen: SeqRanges = ()
+    start_seen: bool = True
+    is_doubted: bool = False
+    last_event_at: datetime | None = None
+    meter_start_at: datetime | None = None
 
     @property
     def is_open(self) -> bool:
@@ -86,6 +106,7 @@ class Session:
     meter: MeterState = field(default_factory=MeterState)
     stop_reason: str = ""
     start_soc_reported: bool = False
+    needs: EvNeeds | None = None
     anomalies: tuple[str, ...] = ()
 
     @property
@@ -105,14 +126,39 @@ class Session:
         """Remember something odd, once."""
         if text in self.anomalies or len(self.anomalies) >= ANOMALIES_MAX:
             return self
-        return replace(self, anomalies=(*self.anomalies, text))
+        return changed(self, anomalies=(*self.anomalies, text))
 
-    def with_transaction(self, changed: Transaction) -> Session:
+    def with_transaction(self, newer: Transaction) -> Session:
         """Replace the transaction of the same id."""
-        return replace(
+        if self.transactions[-1].transaction_id == newer.transaction_id:
+            return changed(self, transactions=(*self.transactions[:-1], newer))
+        return changed(
             self,
             transactions=tuple(
-                changed if item.transaction_id == changed.transaction_id else item
+                newer if item.transaction_id == newer.transaction_id else item
                 for item in self.transactions
             ),
         )
+
+
+def add_seq(seen: SeqRanges, seq_no: int) -> SeqRanges:
+    """Add one sequence number; returns the same object when it was there."""
+    if seen:
+        first, last = seen[-1]
+        if seq_no == last + 1:
+            return (*seen[:-1], (first, seq_no))
+    if any(low <= seq_no <= high for low, high in seen):
+        return seen
+    ranges = sorted([*seen, (seq_no, seq_no)])
+    merged: list[tuple[int, int]] = []
+    for low, high in ranges:
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+        else:
+            merged.append((low, high))
+    return tuple(merged[-SEQ_RANGES_MAX:])
+
+
+def missing_seqs(seen: SeqRanges) -> list[tuple[int, int]]:
+    """List the ranges of numbers that never arrived, between the first and the last."""
+    return [(before[1] + 1, after[0] - 1) for before, after in pairwise(seen)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from agent.domain.events import ConnectorStatus
+from agent.domain.events import ConnectorStatus, TransactionReported
 from agent.domain.identity import Evidence
 from agent.domain.ids import (
     ConnectorId,
@@ -49,8 +49,19 @@ class PendingToken:
 
 
 @value(kw_only=True)
+class HeldReport:
+    """A step of a 2.x transaction that waits for the Started that must be near."""
+
+    event: TransactionReported
+    at: datetime
+
+
+@value(kw_only=True)
 class StationState:
-    """Everything that a decision about this station's sessions may need."""
+    """Everything that a decision about this station's sessions may need.
+
+    ``external_w``: limits of another master, W, by EVSE; EVSE 0 is the station.
+    """
 
     station_id: StationId
     rated_w: int
@@ -66,6 +77,8 @@ class StationState:
     evses: Mapping[EvseId, EvseState] = field(default_factory=dict)
     sessions: Mapping[SessionId, Session] = field(default_factory=dict)
     pending: tuple[PendingToken, ...] = ()
+    held: tuple[HeldReport, ...] = ()
+    external_w: Mapping[EvseId, float] = field(default_factory=dict)
 
     def session_at(self, evse_id: EvseId) -> Session | None:
         """Find the session that is open at an EVSE."""

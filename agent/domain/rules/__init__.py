@@ -21,6 +21,14 @@ from agent.domain import events
 from agent.domain.effects import Decision
 from agent.domain.ids import SessionId, TransactionId
 from agent.domain.rules.cable import connector_changed, ticked
+from agent.domain.rules.chain import (
+    checked,
+    external_limit_changed,
+    needs_reported,
+    reported,
+    reported_quietly,
+    ticked_holds,
+)
 from agent.domain.rules.metering import meter_sampled
 from agent.domain.rules.naming import (
     evidence_reported,
@@ -47,6 +55,10 @@ def advance(
     """
     if type(event) is events.MeterSampled:
         return meter_sampled(state, event, now)
+    if type(event) is events.TransactionReported:
+        quiet = reported_quietly(state, event)
+        if quiet is not None:
+            return quiet
     work = Work(state, now, new_session_id)
     transaction_id = STEPS[type(event)](work, event)
     return work.done(state, transaction_id)
@@ -88,6 +100,11 @@ def _anomaly(work: Work, event: events.AnomalyNoted) -> None:
         work.save(session.with_anomaly(event.text))
 
 
+def _ticked(work: Work, event: events.Ticked) -> None:
+    ticked_holds(work)
+    ticked(work, event)
+
+
 Step = Callable[[Work, Any], TransactionId | None]  # type: ignore[explicit-any]
 
 STEPS: dict[type, Step] = cast(
@@ -101,9 +118,13 @@ STEPS: dict[type, Step] = cast(
         events.EvidenceReported: evidence_reported,
         events.TransactionStarted: started,
         events.TransactionEnded: ended,
+        events.TransactionReported: reported,
+        events.TransactionChecked: checked,
+        events.ChargingNeedsReported: needs_reported,
+        events.ExternalLimitChanged: external_limit_changed,
         events.VehicleMatched: vehicle_matched,
         events.ScheduleBound: schedule_bound,
-        events.Ticked: ticked,
+        events.Ticked: _ticked,
         events.AnomalyNoted: _anomaly,
     },
 )

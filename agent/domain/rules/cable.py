@@ -9,7 +9,7 @@ from agent.domain import events, meter
 from agent.domain.events import ConnectorStatus
 from agent.domain.rules.naming import add_token, take_pending
 from agent.domain.rules.owed import report_session, report_start_soc
-from agent.domain.rules.settling import close_transaction
+from agent.domain.rules.settling import close_transaction, with_gaps
 from agent.domain.rules.work import Work, evse_of, near
 from agent.domain.session import Session, SessionPhase
 from agent.domain.station import EvseState
@@ -27,6 +27,12 @@ def connector_changed(work: Work, event: events.ConnectorChanged) -> None:
         return
     before = evse_of(work, event.evse_id, event.connector_id)
     session = work.state.session_at(event.evse_id)
+    if (
+        event.status is ConnectorStatus.OCCUPIED
+        and session is not None
+        and before.status.is_plugged
+    ):
+        return  # 2.x knows no more than that; its transaction events said it better
     is_repeat = before.status is event.status and before.error == event.error
     if is_repeat and not event.status.opens_session and not _is_ghost(before, session):
         return
@@ -93,6 +99,7 @@ def end_session(work: Work, session: Session, *, at: datetime) -> Session:
         session = session.with_anomaly(
             f"transaction {running.transaction_id} was never stopped by the station"
         )
+    session = with_gaps(session)
     at = max([at, *(item.ended_at for item in session.transactions if item.ended_at)])
     session = replace(
         session,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,8 +10,15 @@ from agent.domain import meter
 from agent.domain.ids import (
     TransactionId,
 )
-from agent.domain.session import Session, SessionPhase, Transaction
+from agent.domain.session import (
+    ANOMALIES_MAX,
+    Session,
+    SessionPhase,
+    Transaction,
+    missing_seqs,
+)
 
+_GAP = re.compile(r"events? \d+ (to \d+ )?of transaction .* never came$")
 CLOCK_SLACK_S = 3600.0
 """An outlet's total is judged as of at least an hour: station clocks jump (TX-10)."""
 
@@ -89,3 +97,23 @@ def settle_energy(
     )
     known = session.transactions[: index + 1]
     return replace(session, meter=settled, transactions=(*known, *shifted))
+
+
+def with_gaps(session: Session) -> Session:
+    """Name the steps of 2.x transactions that never arrived (faults.md C5).
+
+    What was named before and has arrived since is taken back.
+    """
+    gaps = tuple(
+        f"{_shown(low, high)} of transaction {item.transaction_id} never came"
+        for item in session.transactions
+        for low, high in missing_seqs(item.seen)
+    )
+    others = tuple(text for text in session.anomalies if not _GAP.match(text))
+    if (*others, *gaps) == session.anomalies:
+        return session
+    return replace(session, anomalies=(*others, *gaps)[:ANOMALIES_MAX])
+
+
+def _shown(low: int, high: int) -> str:
+    return f"event {low}" if low == high else f"events {low} to {high}"
