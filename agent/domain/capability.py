@@ -60,6 +60,12 @@ class Capabilities:
     connectors: int | None = None
     has_smart_charging: bool | None = None
     is_known: bool = False
+    features: frozenset[str] = frozenset()
+    """Of 2.1: names of ``SmartChargingCtrlr.SupportsFeature`` that are true."""
+    external_ids_max: int | None = None
+    """Of 2.1: profile ids up to here belong to other masters (K01.FR.80)."""
+    transactions_persist: bool | None = None
+    """Of 2.1: whether a TxProfile survives a reboot (K01.FR.27)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
