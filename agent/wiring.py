@@ -11,10 +11,10 @@ from agent.control.depot import Circuit, Policy
 from agent.domain.capability import StationTraits
 from agent.domain.ids import StationId
 from agent.settings import Settings, Station
+from agent.stations.adapter import AdapterOptions
 from agent.stations.extractors import ExtractorRule
 from agent.stations.handshake import SALT_BYTES, Doors, StationAccess, hash_password
 from agent.stations.server import StationOptions
-from agent.stations.v16 import Options16
 from agent.stations.v16_setup import (
     MEASURANDS_AC,
     MEASURANDS_DC,
@@ -64,7 +64,7 @@ def station_options(settings: Settings, station_id: StationId) -> StationOptions
         wanted |= station.settings
     is_ac = station is not None and station.current == "ac"
     return StationOptions(
-        v16=Options16(
+        adapter=AdapterOptions(
             heartbeat_s=ocpp.heartbeat_s,
             bare_mac=ocpp.bare_mac_tags,
             base32_tags="base32-tags" in quirks,

@@ -18,6 +18,15 @@ MESSAGE_ID_MAX = 64
 ACTION_MAX = 64
 
 CALL, CALL_RESULT, CALL_ERROR = 2, 3, 4
+CALL_RESULT_ERROR, SEND = 5, 6
+"""Message types of 2.1 only (OCPP-J 2.1 section 4.2)."""
+NO_ID = "-1"
+"""Answers a frame whose id cannot be read, in 2.x (OCPP-J 2.0.1 section 4.2.3)."""
+SPELLED_16 = "ocpp1.6"
+_SPELLED_2 = {
+    "FormationViolation": "FormatViolation",
+    "OccurenceConstraintViolation": "OccurrenceConstraintViolation",
+}
 
 Payload = dict[str, Any]
 
@@ -50,6 +59,25 @@ class CallError:
 
 
 @dataclass(slots=True)
+class CallResultError:
+    """The peer could not use an answer of ours (2.1)."""
+
+    message_id: str
+    code: str
+    description: str
+
+
+@dataclass(slots=True)
+class Send:
+    """A message that wants no answer (2.1)."""
+
+    message_id: str
+    action: str
+    payload: Payload
+    size_bytes: int
+
+
+@dataclass(slots=True)
 class BadFrame:
     """A frame that cannot be used; ``message_id`` when it can be answered."""
 
@@ -59,7 +87,7 @@ class BadFrame:
     is_call: bool = False
 
 
-Frame = Call | CallResult | CallError | BadFrame
+Frame = Call | CallResult | CallError | CallResultError | Send | BadFrame
 
 
 def parse(text: str | bytes) -> Frame:
@@ -87,6 +115,11 @@ def parse(text: str | bytes) -> Frame:
         return CallResult(message_id, payload if type(payload) is dict else {})
     if kind == CALL_ERROR:
         return _call_error(found, message_id)
+    if kind == CALL_RESULT_ERROR:
+        said = _call_error(found, message_id)
+        return CallResultError(message_id, said.code, said.description)
+    if kind == SEND:
+        return _send(found, message_id, len(text))
     return BadFrame(reason=f"message type {str(kind)[:16]} is not known")
 
 
@@ -99,6 +132,11 @@ def error_frame(message_id: str, code: str, description: str) -> str:
     """Write a CALLERROR; the description is cut to what the standard allows."""
     frame = [CALL_ERROR, message_id, code, description[:255], {}]
     return orjson.dumps(frame).decode()
+
+
+def spelled(code: str, version: str) -> str:
+    """An error code in the spelling of a version (ocpp-depot.md C4)."""
+    return code if version == SPELLED_16 else _SPELLED_2.get(code, code)
 
 
 def call_frame(message_id: str, action: str, payload: Payload) -> str:
@@ -118,6 +156,13 @@ def _call(found: list[Any], message_id: str, size_bytes: int) -> Call | BadFrame
     if type(payload) is not dict:
         return _bad_call(message_id, "the payload is not an object")
     return Call(message_id, action, payload, size_bytes)
+
+
+def _send(found: list[Any], message_id: str, size_bytes: int) -> Send | BadFrame:
+    call = _call(found, message_id, size_bytes)
+    if isinstance(call, BadFrame):
+        return BadFrame(reason=f"a SEND: {call.reason}")  # never answered
+    return Send(message_id, call.action, call.payload, size_bytes)
 
 
 def _bad_call(message_id: str, reason: str, code: str = "FormationViolation") -> BadFrame:

@@ -103,6 +103,7 @@ class Link:
         *,
         handler: Handler,
         on_bad_frame: BadFrameSink,
+        version: str = framing.SPELLED_16,
         pings: bool = True,
     ) -> None:
         """Bind a connection to a station; ``run`` does the work."""
@@ -112,6 +113,7 @@ class Link:
         self._wire = wire
         self._handler = handler
         self._on_bad_frame = on_bad_frame
+        self._version = version
         self._machine = RpcMachine()
         self._wake = asyncio.Event()
         self._is_mute = not pings
@@ -190,6 +192,8 @@ class Link:
                 self._match(frame)
             elif isinstance(frame, framing.BadFrame):
                 await self._refuse(frame)
+            elif isinstance(frame, (framing.Send, framing.CallResultError)):
+                await self._take(frame, text)
 
     async def _answer(self, call: framing.Call, text: str | bytes) -> bool:
         answer = self._machine.repeated(call.message_id, text)
@@ -205,7 +209,8 @@ class Link:
             if reply.payload is not None:
                 answer = framing.result_frame(call.message_id, reply.payload)
             else:
-                answer = framing.error_frame(call.message_id, reply.code, reply.description)
+                code = framing.spelled(reply.code, self._version)
+                answer = framing.error_frame(call.message_id, code, reply.description)
             if call.action != CLOCK_ACTION:
                 self._machine.remember(call.message_id, text, answer)
         return await self._send(answer)
@@ -213,9 +218,37 @@ class Link:
     async def _refuse(self, frame: framing.BadFrame) -> None:
         await self._on_bad_frame(frame)
         if frame.is_call and frame.message_id is not None:
+            code = framing.spelled(frame.code, self._version)
+            await self._send(framing.error_frame(frame.message_id, code, frame.reason))
+        elif frame.message_id is None and self._version != framing.SPELLED_16:
             await self._send(
-                framing.error_frame(frame.message_id, frame.code, frame.reason)
+                framing.error_frame(framing.NO_ID, "RpcFrameworkError", frame.reason)
             )
+
+    async def _take(
+        self, frame: framing.Send | framing.CallResultError, text: str | bytes
+    ) -> None:
+        """Take a message of 2.1 that is never answered."""
+        if self._version == framing.SPELLED_16:
+            await self._on_bad_frame(framing.BadFrame("a message type of 2.1 in 1.6"))
+            return
+        if isinstance(frame, framing.Send):
+            call = framing.Call(
+                frame.message_id, frame.action, frame.payload, frame.size_bytes
+            )
+            try:
+                await self._handler(call, text)
+            except StoreFault as fault:
+                log.error(
+                    "record_not_stored", station_id=self.station_id, reason=str(fault)
+                )
+            return
+        log.warning(
+            "answer_refused",
+            station_id=self.station_id,
+            code=frame.code,
+            reason=frame.description,
+        )
 
     def _match(self, frame: framing.CallResult | framing.CallError) -> None:
         now = asyncio.get_running_loop().time()

@@ -12,14 +12,27 @@ from typing import Any
 import jsonschema_rs
 import orjson
 from ocpp.v16.enums import Action as Action16
+from ocpp.v21.enums import Action as Action21
+from ocpp.v201.enums import Action as Action201
 
 from agent.domain.errors import StationFault
 
-FOLDERS = {"ocpp1.6": "v16"}
-ACTIONS = {"ocpp1.6": frozenset(str(item.value) for item in Action16)}
+V16, V201, V21 = "ocpp1.6", "ocpp2.0.1", "ocpp2.1"
+"""Names of the subprotocols, which name the versions everywhere."""
+SEND_ONLY = "NotifyPeriodicEventStream"
+"""The one message of 2.1 that has no answer; the package's list of actions lacks it."""
+
+FOLDERS = {V16: "v16", V201: "v201", V21: "v21"}
+ACTIONS = {
+    V16: frozenset(str(item.value) for item in Action16),
+    V201: frozenset(str(item.value) for item in Action201),
+    V21: frozenset({*(str(item.value) for item in Action21), SEND_ONLY}),
+}
 """Names of all actions per subprotocol."""
 
-_cache: dict[tuple[str, str], jsonschema_rs.Draft4Validator] = {}
+Validator = jsonschema_rs.Draft4Validator | jsonschema_rs.Draft6Validator
+
+_cache: dict[tuple[str, str], Validator] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +43,7 @@ class Breach:
 
 
 def breach(version: str, name: str, payload: dict[str, Any]) -> Breach | None:
-    """The first breach of a schema, or None. ``name`` as ``MeterValues``."""
+    """The first breach of a request's schema, or None. ``name`` as ``MeterValues``."""
     validator = _validator(version, name)
     if validator.is_valid(payload):
         return None
@@ -52,12 +65,21 @@ def is_action(version: str, action: str) -> bool:
     return action in ACTIONS[version]
 
 
-def _validator(version: str, name: str) -> jsonschema_rs.Draft4Validator:
+def _validator(version: str, name: str) -> Validator:
     key = (version, name)
     found = _cache.get(key)
     if found is None:
         folder = files("ocpp").joinpath(FOLDERS[version], "schemas")
-        text = folder.joinpath(f"{name}.json").read_text(encoding="utf-8-sig")
-        found = jsonschema_rs.Draft4Validator(orjson.loads(text))
-        _cache[key] = found
+        file = name if version == V16 or name == SEND_ONLY else f"{name}Request"
+        schema = orjson.loads(folder.joinpath(f"{file}.json").read_bytes().lstrip(BOM))
+        kind = (
+            jsonschema_rs.Draft4Validator
+            if version == V16
+            else jsonschema_rs.Draft6Validator
+        )
+        found = _cache.setdefault(key, kind(schema))
     return found
+
+
+BOM = b"\xef\xbb\xbf"
+"""Some of the package's files begin with it."""

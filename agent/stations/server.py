@@ -29,9 +29,10 @@ from agent.domain.ids import EvseId, StationId
 from agent.domain.profile import ChargingProfile
 from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
 from agent.stations import framing, schemas, v16_orders
+from agent.stations.adapter import AdapterOptions
 from agent.stations.handshake import Doors, admit, choose_subprotocol
 from agent.stations.link import CallOutcome, Link, WireClosed
-from agent.stations.v16 import Adapter16, Options16
+from agent.stations.v16 import Adapter16
 from agent.stations.v16_setup import Setup16, Wishes
 from agent.stations.wire import SocketWire, StationSocket
 
@@ -52,7 +53,7 @@ BAD_FRAMES_LOGGED_MAX = 20
 class StationOptions:
     """Per-station settings that the links need."""
 
-    v16: Options16
+    adapter: AdapterOptions
     wishes: Wishes
     pings: bool = True
 
@@ -214,7 +215,7 @@ class StationServer:
             station_id=station_id,
             sink=self._sink,
             clock=self._clock,
-            options=options.v16,
+            options=options.adapter,
             on_boot=lambda: setup.booted(),  # noqa: PLW0108 - made below
         )
         link = Link(

@@ -21,7 +21,7 @@ from agent.domain.events import (
 )
 from agent.domain.ids import ConnectorId, EvseId, TransactionId
 from agent.domain.meter import MeterReading
-from agent.domain.session import SessionPhase, add_seq, missing_seqs
+from agent.domain.session import SeqRanges, SessionPhase, add_seq, missing_seqs
 from tests.unit.domain.build import MAC_A, NOW, evidence_of
 from tests.unit.domain.drive import Drive
 
@@ -43,9 +43,9 @@ def step(kind: TransactionStep, seq_no: int | None, seconds: float, **more):
     return TransactionReported(step=kind, seq_no=seq_no, at=at(seconds), **more)
 
 
-def five(*, evse_in: int = 0) -> list[TransactionReported]:
+def five(*, evse_in: int = 0):
     """A transaction of five steps; only one of them names the EVSE."""
-    steps = [
+    steps: list[tuple[TransactionStep, float, float, dict[str, object]]] = [
         (STARTED, 0.0, 5000.0, {"id_token": "VID", "evidence": (NAMED,)}),
         (UPDATED, 60.0, 6000.0, {"charging_state": ChargingState.CHARGING}),
         (UPDATED, 120.0, 7500.0, {}),
@@ -54,7 +54,7 @@ def five(*, evse_in: int = 0) -> list[TransactionReported]:
     ]
     made = []
     for index, (kind, seconds, wh, more) in enumerate(steps):
-        where = {"evse_id": EvseId(2), "connector_id": ConnectorId(1)}
+        where: dict[str, object] = {"evse_id": EvseId(2), "connector_id": ConnectorId(1)}
         named = more | (where if index == evse_in else {})
         made.append(step(kind, index, seconds, wh=wh, **named))
     return made
@@ -279,7 +279,7 @@ def test_limits_of_another_master_are_kept_and_let_go():
 
 
 def test_sequence_numbers_are_kept_as_ranges():
-    seen = ()
+    seen: SeqRanges = ()
     for number in (5, 6, 9, 8, 5, 12):
         seen = add_seq(seen, number)
     assert seen == ((5, 6), (8, 9), (12, 12))

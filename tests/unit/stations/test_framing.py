@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.stations import framing
-from agent.stations.framing import BadFrame, Call, CallError, CallResult
+from agent.stations.framing import (
+    BadFrame,
+    Call,
+    CallError,
+    CallResult,
+    CallResultError,
+    Send,
+)
 
 from .conftest import JSON_VALUES
 
@@ -27,10 +34,14 @@ def text_of_depth(levels: int) -> str:
 @given(st.text() | st.binary())
 def test_no_text_and_no_bytes_make_the_parser_raise(text: str | bytes) -> None:
     """The parser is total."""
-    assert isinstance(framing.parse(text), (Call, CallResult, CallError, BadFrame))
+    assert isinstance(
+        framing.parse(text), (Call, CallResult, CallError, CallResultError, Send, BadFrame)
+    )
 
 
-@given(st.lists(JSON_VALUES | st.sampled_from([2, 3, 4, "id", "Heartbeat"]), max_size=6))
+@given(
+    st.lists(JSON_VALUES | st.sampled_from([2, 3, 4, 5, 6, "id", "Heartbeat"]), max_size=6)
+)
 def test_any_json_array_becomes_a_checked_frame(array: list[Any]) -> None:
     """Whatever stands in the array, a frame's parts have their types."""
     frame = framing.parse(orjson.dumps(array))
@@ -42,7 +53,10 @@ def test_any_json_array_becomes_a_checked_frame(array: list[Any]) -> None:
             assert type(frame.payload) is dict
         case CallResult():
             assert type(frame.payload) is dict
-        case CallError():
+        case Send():
+            assert type(frame.action) is str
+            assert type(frame.payload) is dict
+        case CallError() | CallResultError():
             assert type(frame.code) is str
             assert type(frame.description) is str
         case BadFrame():
@@ -174,10 +188,43 @@ def test_text_that_is_no_frame_is_refused(text: str) -> None:
 
 def test_an_unknown_message_type_is_refused_without_an_answer() -> None:
     """1.6: ignore it."""
-    frame = framing.parse('[5,"1","InternalError","",{}]')
+    frame = framing.parse('[7,"1","InternalError","",{}]')
 
     assert isinstance(frame, BadFrame)
     assert not frame.is_call
+
+
+def test_frames_of_2_1_are_read() -> None:
+    """CALLRESULTERROR and SEND, OCPP-J 2.1 sections 4.2.3 and 4.2.4."""
+    error = framing.parse('[5,"7","FormatViolation","no",{}]')
+    send = framing.parse('[6,"8","NotifyPeriodicEventStream",{"id":1}]')
+
+    assert error == CallResultError("7", "FormatViolation", "no")
+    assert isinstance(send, Send)
+    assert (send.action, send.payload) == ("NotifyPeriodicEventStream", {"id": 1})
+
+
+@pytest.mark.parametrize("text", ['[6,"8"]', '[6,"8",5,{}]', '[6,"8","X",7]'])
+def test_a_broken_send_is_never_answered(text: str) -> None:
+    """Nobody waits for the answer."""
+    frame = framing.parse(text)
+
+    assert isinstance(frame, BadFrame)
+    assert not frame.is_call
+
+
+@pytest.mark.parametrize(
+    ("code", "version", "shown"),
+    [
+        ("FormationViolation", "ocpp1.6", "FormationViolation"),
+        ("FormationViolation", "ocpp2.0.1", "FormatViolation"),
+        ("OccurenceConstraintViolation", "ocpp2.1", "OccurrenceConstraintViolation"),
+        ("NotSupported", "ocpp2.1", "NotSupported"),
+    ],
+)
+def test_error_codes_are_spelled_as_the_version_spells_them(code, version, shown) -> None:
+    """OCPP-J 1.6 section 4.2.3 against 2.1 section 4.3."""
+    assert framing.spelled(code, version) == shown
 
 
 @given(st.text(max_size=400), st.text(min_size=1, max_size=20))

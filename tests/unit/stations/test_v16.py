@@ -19,9 +19,11 @@ from agent.domain.events import ConnectorStatus
 from agent.domain.identity import EvidenceKind
 from agent.domain.ids import TransactionId
 from agent.stations import framing, schemas
+from agent.stations.adapter import AdapterOptions
 from agent.stations.extractors import ExtractorRule
 from agent.stations.link import Reply
-from agent.stations.v16 import HANDLERS, VERSION, Adapter16, Options16
+from agent.stations.schemas import V16 as VERSION
+from agent.stations.v16 import HANDLERS, Adapter16
 
 from .conftest import HOSTILE, JSON_VALUES, NOW, STATION, RecordingSink, StillClock
 
@@ -105,7 +107,7 @@ class Bench:
             station_id=STATION,
             sink=self.sink,
             clock=StillClock(),
-            options=Options16(**({"extractors": RULES} | options)),
+            options=AdapterOptions(**({"extractors": RULES} | options)),
             on_boot=self._booted,
         )
 
