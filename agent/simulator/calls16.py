@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
+from agent.simulator.answers import ACCEPTED, REJECTED, Answers
 from agent.simulator.chargingcalls16 import ChargingCalls16
 from agent.simulator.rpc import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from agent.simulator.answers import Handler, Restart
     from agent.simulator.core16 import Core16
     from agent.simulator.outbox16 import Statuses16
     from agent.simulator.sessions16 import Sessions16
 
-    Handler = Callable[[dict[str, Any]], dict[str, Any]]
-    Restart = Callable[[str], None]
-
-SWALLOWED_EACH = 5  # with the fault swallow-nth-call
-ACCEPTED: dict[str, Any] = {"status": "Accepted"}
-REJECTED: dict[str, Any] = {"status": "Rejected"}
 FILE_NAME = "diagnostics.zip"
 
 
-class Calls16:
+class Calls16(Answers):
     """The answering side of one station."""
 
     def __init__(
@@ -35,11 +28,11 @@ class Calls16:
         restart: Restart,
     ) -> None:
         """Answer for `core`; `restart` is told "Soft" or "Hard"."""
+        super().__init__(core)
         self._core = core
         self._sessions = sessions
         self._statuses = statuses
         self._restart = restart
-        self._count = 0
         self._list_version = 0
         self._charging = ChargingCalls16(core, sessions)
         self._handlers: dict[str, Handler] = {
@@ -62,14 +55,8 @@ class Calls16:
             "UpdateFirmware": self._update_firmware,
         }
 
-    async def answer(self, action: str, payload: Any) -> dict[str, Any] | None:
-        """Answer a call; None is silence, CallError is a CALLERROR."""
-        faults = self._core.faults
-        self._count += 1
-        if "swallow-nth-call" in faults and self._count % SWALLOWED_EACH == 0:
-            return None
-        if "slow-answers" in faults:
-            await asyncio.sleep(self._core.config.slow_answer_real_s)
+    def reply(self, action: str, payload: Any) -> dict[str, Any]:
+        """Give the reply to a call; raise CallError for a CALLERROR."""
         handler = self._handlers.get(action)
         if handler is None:
             raise CallError("NotImplemented", f"no action is called {action[:40]}")
@@ -144,25 +131,18 @@ class Calls16:
         return ACCEPTED
 
     def _get_diagnostics(self, _: dict[str, Any]) -> dict[str, Any]:
-        self._tell_steps("DiagnosticsStatusNotification", "Uploading", "Uploaded")
+        self.tell_steps("DiagnosticsStatusNotification", "Uploading", "Uploaded")
         return {"fileName": FILE_NAME}
 
     def _get_log(self, payload: dict[str, Any]) -> dict[str, Any]:
         extra = {"requestId": int(payload["requestId"])}
-        self._tell_steps("LogStatusNotification", "Uploading", "Uploaded", **extra)
+        self.tell_steps("LogStatusNotification", "Uploading", "Uploaded", **extra)
         return {"status": "Accepted", "filename": FILE_NAME}
 
     def _update_firmware(self, _: dict[str, Any]) -> dict[str, Any]:
         steps = ("Downloading", "Downloaded", "Installing", "Installed")
-        self._tell_steps("FirmwareStatusNotification", *steps)
+        self.tell_steps("FirmwareStatusNotification", *steps)
         return {}
-
-    def _tell_steps(self, action: str, *steps: str, **extra: int) -> None:
-        async def tell() -> None:
-            for step in steps:
-                await self._sessions.say(action, {"status": step, **extra})
-
-        self._core.spawn(tell)
 
     def _trigger(self, payload: dict[str, Any]) -> dict[str, Any]:
         wanted = str(payload["requestedMessage"])
@@ -193,7 +173,7 @@ class Calls16:
         }
         if wanted not in payloads:
             return {"status": "NotImplemented"}
-        self._core.spawn(lambda: self._sessions.say(wanted, payloads[wanted]))
+        self._core.spawn(lambda: self._core.say(wanted, payloads[wanted]))
         return ACCEPTED
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.simulator.profiles import STATION
+from agent.simulator.answers import REJECTED
+from agent.simulator.profile_rules import STATION
 from agent.simulator.rpc import CallError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from agent.simulator.answers import Handler
     from agent.simulator.core16 import Core16
     from agent.simulator.hardware import Outlet
     from agent.simulator.sessions16 import Sessions16
 
-    Handler = Callable[[dict[str, Any]], dict[str, Any]]
-
-REJECTED: dict[str, Any] = {"status": "Rejected"}
 DURATION_MAX_S = 14 * 86_400  # a composite of more than two weeks is cut
 NOISE = 1.0000428  # as single-precision sums look in the field
 STARTABLE = ("Available", "Preparing", "Finishing", "Reserved")

@@ -16,7 +16,7 @@ from agent.simulator.night import Night, NightOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.simulator.core16 import LedgerEntry
+    from agent.simulator.core import LedgerEntry
     from agent.simulator.night import VisitOutcome
 
 EXIT_OK = 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TRACE_POINTS_MAX = 20_000  # three days of steps of 15 s
 STEP_MAX_S = 15.0  # the vehicle's power is taken as constant for so long at most
 S_PER_HOUR = 3600.0
-UNANSWERED = -1  # the transaction id until the central system gave one (1.6 errata)
+UNANSWERED = -1  # the id of a 1.6 transaction until one was given (1.6 errata)
 
 
 class TracePoint(NamedTuple):
@@ -32,12 +32,12 @@ class TracePoint(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Transaction:
-    """One transaction; `transaction_id` is -1 until the central system gave one."""
+    """One transaction. 1.6: `transaction_id` is -1 until the central system gave one."""
 
     id_token: str
     start: datetime
     meter_offset_wh: int
-    transaction_id: int = UNANSWERED
+    transaction_id: int | str = UNANSWERED
     is_answered: bool = False
     is_energised: bool = False
     began_offline: bool = False
@@ -68,7 +68,7 @@ class Outlet:
     trace: deque[TracePoint] = field(default_factory=lambda: deque(maxlen=TRACE_POINTS_MAX))
 
     @property
-    def transaction_id(self) -> int | None:
+    def transaction_id(self) -> int | str | None:
         """The id of the running transaction, if it runs and has one."""
         if self.transaction is None or not self.transaction.is_answered:
             return None

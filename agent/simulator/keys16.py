@@ -7,15 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-MEASURANDS = (
-    "Energy.Active.Import.Register",
-    "Power.Active.Import",
-    "Power.Offered",
-    "Current.Import",
-    "Current.Offered",
-    "Voltage",
-    "SoC",
-)
 MEASURAND_KEYS = (
     "MeterValuesSampledData",
     "MeterValuesAlignedData",
@@ -76,19 +67,6 @@ class Keys16:
     def text(self, name: str) -> str:
         """Tell the value of a key that is known to exist."""
         return self._values[name]
-
-    def whole(self, name: str) -> int:
-        """Tell a value as a whole number; 0 if it is none."""
-        text = self._values[name].strip()
-        return int(text) if text.lstrip("-").isdigit() else 0
-
-    def is_on(self, name: str) -> bool:
-        """Tell a value as yes or no."""
-        return self._values[name].strip().lower() == "true"
-
-    def listed(self, name: str) -> list[str]:
-        """Tell a comma-separated value as a list."""
-        return [each.strip() for each in self._values[name].split(",") if each.strip()]
 
     def read(self, names: Iterable[str]) -> dict[str, list[object]]:
         """Answer GetConfiguration; no names asks for all keys."""

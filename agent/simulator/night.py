@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from agent.simulator.clock import SimClock
-    from agent.simulator.core16 import LedgerEntry
+    from agent.simulator.core import LedgerEntry
     from agent.simulator.depot import DepotScenario, NightVehicle
     from agent.simulator.hardware import TracePoint
 

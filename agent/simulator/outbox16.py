@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.simulator.clock import stamp
 from agent.simulator.hardware import UNANSWERED
-from agent.simulator.profiles import STATION
+from agent.simulator.profile_rules import STATION
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ class Outbox16:
         return {**owed.payload, "transactionId": transaction_id}
 
     async def _after_failure(self, owed: Owed) -> None:
-        keys = self._core.keys
+        core = self._core
         owed.attempts += 1
-        if owed.attempts >= max(1, keys.whole("TransactionMessageAttempts")):
-            self._core.note("out", "GAVE UP", owed.action, owed.payload)
+        if owed.attempts >= max(1, core.whole("TransactionMessageAttempts")):
+            core.note("out", "GAVE UP", owed.action, owed.payload)
             self._done(owed)
             return
-        wait_s = keys.whole("TransactionMessageRetryInterval") * owed.attempts
-        await self._core.clock.sleep(wait_s)
+        wait_s = core.whole("TransactionMessageRetryInterval") * owed.attempts
+        await core.clock.sleep(wait_s)
 
     def _done(self, owed: Owed) -> None:
         if self._owed and self._owed[0] is owed:

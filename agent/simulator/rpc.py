@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Note = Callable[[str, str, str, Any], None]
 
 CALL, CALLRESULT, CALLERROR = 2, 3, 4
+CALLRESULTERROR, SEND = 5, 6  # of 2.1: your answer was broken; needs no answer
 WAITING_CALLS_MAX = 100  # a central system should have one; more is a flood
 
 
@@ -50,8 +51,12 @@ class Rpc:
         answer: Answer,
         note: Note,
         call_timeout_s: float,
+        id_start: str | None = None,
     ) -> None:
-        """Speak over `socket`; `answer` gives the reply, None for silence."""
+        """Speak over `socket`; `answer` gives the reply, None for silence.
+
+        `id_start` begins the ids of all messages; each link needs another one.
+        """
         self._socket = socket
         self._answer = answer
         self._note = note
@@ -59,6 +64,7 @@ class Rpc:
         self._turn = asyncio.Lock()
         self._pending: tuple[str, str, asyncio.Future[dict[str, Any]]] | None = None
         self._asked: asyncio.Queue[tuple[str, str, Any]] = asyncio.Queue(WAITING_CALLS_MAX)
+        self._id_start = id_start or f"{id(self):x}"
         self._count = 0
 
     async def serve(self) -> None:
@@ -77,8 +83,7 @@ class Rpc:
     async def call(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Ask and return the answer; raise CallError, NoAnswer or LinkDown."""
         async with self._turn:
-            self._count += 1
-            unique_id = f"{self._count:x}-{id(self):x}"
+            unique_id = self._next_id()
             future: asyncio.Future[dict[str, Any]] = (
                 asyncio.get_running_loop().create_future()
             )
@@ -93,6 +98,11 @@ class Rpc:
                 raise NoAnswer(action) from error
             finally:
                 self._pending = None
+
+    async def send(self, action: str, payload: dict[str, Any]) -> None:
+        """Send a message that has no answer (2.1); raise LinkDown."""
+        self._note("out", "SEND", action, payload)
+        await self._send([SEND, self._next_id(), action, payload])
 
     async def send_text(self, text: str) -> None:
         """Send a frame as it is."""
@@ -109,6 +119,10 @@ class Rpc:
         """Close the connection as the standard wants it."""
         await self._socket.close()
 
+    def _next_id(self) -> str:
+        self._count += 1
+        return f"{self._id_start}-{self._count:x}"
+
     async def _send(self, frame: list[Any]) -> None:
         await self.send_text(orjson.dumps(frame).decode())
 
@@ -123,6 +137,8 @@ class Rpc:
             self._take_call(str(unique_id), str(rest[0]), rest[1])
         elif kind in (CALLRESULT, CALLERROR):
             self._take_answer(kind, unique_id, rest)
+        elif kind == CALLRESULTERROR:
+            self._note("in", "CALLRESULTERROR", str(unique_id), rest)
 
     def _take_call(self, unique_id: str, action: str, payload: Any) -> None:
         self._note("in", "CALL", action, payload)

@@ -9,7 +9,8 @@ import orjson
 
 from agent.simulator.clock import stamp
 from agent.simulator.hardware import UNANSWERED, Transaction
-from agent.simulator.metering16 import reading, register_wh
+from agent.simulator.metering import ENERGY, register_wh
+from agent.simulator.metering16 import reading
 from agent.simulator.outbox16 import Owed
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer
 from agent.simulator.station_config import id_token
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from agent.simulator.outbox16 import Outbox16, Statuses16
     from agent.simulator.vehicle import VirtualVehicle
 
-ENERGY = "Energy.Active.Import.Register"
 LATE_STOP_S = 5.0  # simulated, with the fault available-before-stop
 
 
@@ -89,11 +89,11 @@ class Sessions16:
         """Start as asked; without a plug, wait for one until ConnectionTimeOut."""
         self._remote[outlet.connector] = (token, profile)
         if outlet.vehicle is None:
-            await self._core.clock.sleep(self._core.keys.whole("ConnectionTimeOut"))
+            await self._core.clock.sleep(self._core.whole("ConnectionTimeOut"))
             self._remote.pop(outlet.connector, None)
             return
         self._remote.pop(outlet.connector, None)
-        is_checked = self._core.keys.is_on("AuthorizeRemoteTxRequests")
+        is_checked = self._core.is_on("AuthorizeRemoteTxRequests")
         if not is_checked or await self._is_authorized(token):
             await self.start(outlet, token, profile)
 
@@ -178,21 +178,14 @@ class Sessions16:
         if not value["sampledValue"]:
             return
         if outlet.transaction is None:
-            core.spawn(lambda: self.say("MeterValues", payload))
+            core.spawn(lambda: core.say("MeterValues", payload))
             return
         outlet.transaction.readings += 1
         self._outbox.add(
             Owed(action="MeterValues", payload=payload, transaction=outlet.transaction)
         )
         if "connector-zero-meter-values" in core.faults:
-            core.spawn(lambda: self.say("MeterValues", {**payload, "connectorId": 0}))
-
-    async def say(self, action: str, payload: dict[str, Any]) -> None:
-        """Call without caring for the answer."""
-        try:
-            await self._core.call(action, payload)
-        except (CallError, NoAnswer, LinkDown) as problem:
-            self._core.note("out", "UNHEARD", action, str(problem))
+            core.spawn(lambda: core.say("MeterValues", {**payload, "connectorId": 0}))
 
     async def _identify(self, outlet: Outlet, vehicle: VirtualVehicle) -> None:
         config = self._core.config
@@ -208,11 +201,11 @@ class Sessions16:
     async def _is_authorized(self, token: str) -> bool:
         core = self._core
         if not core.is_online:
-            return core.keys.is_on("AllowOfflineTxForUnknownId")
+            return core.is_on("AllowOfflineTxForUnknownId")
         try:
             answer = await core.call("Authorize", {"idTag": token})
         except (CallError, NoAnswer, LinkDown):
-            return core.keys.is_on("AllowOfflineTxForUnknownId")
+            return core.is_on("AllowOfflineTxForUnknownId")
         return _is_welcome(answer)
 
     async def _send_late_mac(self, outlet: Outlet, vehicle: VirtualVehicle) -> None:
@@ -228,7 +221,7 @@ class Sessions16:
             "messageId": late.message_id,
             "data": orjson.dumps(text).decode(),
         }
-        await self.say("DataTransfer", payload)
+        await self._core.say("DataTransfer", payload)
 
     def _started(
         self,
@@ -248,7 +241,7 @@ class Sessions16:
             core.profiles.set_profile(
                 outlet.connector, body, core.now(), transaction.transaction_id
             )
-        if not _is_welcome(answer) and core.keys.is_on("StopTransactionOnInvalidId"):
+        if not _is_welcome(answer) and core.is_on("StopTransactionOnInvalidId"):
             self.stop(outlet, "DeAuthorized")
 
     def _energise(self, outlet: Outlet, transaction: Transaction) -> None:
@@ -269,7 +262,7 @@ class Sessions16:
 
     def _next_meter(self, after: datetime) -> datetime | None:
         """Find the first sampling time that lies ahead, counted from `after`."""
-        interval_s = self._core.keys.whole("MeterValueSampleInterval")
+        interval_s = self._core.whole("MeterValueSampleInterval")
         if interval_s <= 0:
             return None
         behind_s = max(0.0, (self._core.now() - after).total_seconds())
@@ -279,7 +272,7 @@ class Sessions16:
         self, outlet: Outlet, context: str, key: str = "StopTxnSampledData"
     ) -> dict[str, Any]:
         core = self._core
-        names = core.keys.listed(key)
+        names = core.listed(key)
         if key == "StopTxnSampledData" and ENERGY not in names:
             names = [ENERGY, *names]
         return reading(outlet, names, context, core.now(), core.faults)

@@ -42,6 +42,7 @@ class StationConfig:
 
     station_id: str
     url: str
+    ocpp_version: str = "1.6"
     password: str | None = None
     connectors: int = 1
     rated_w: float = 150_000.0
@@ -73,6 +74,16 @@ class StationConfig:
             raise ValueError(f"no form of identification is called {self.id_form!r}")
         if self.connectors < 1 or self.rated_w <= 0:
             raise ValueError(f"{self.station_id}: needs an outlet with some power")
+
+    @property
+    def subprotocol(self) -> str:
+        """The WebSocket subprotocol that it speaks."""
+        return f"ocpp{self.ocpp_version}"
+
+    @property
+    def is_2x(self) -> bool:
+        """Whether it speaks 2.0.1 or 2.1."""
+        return self.ocpp_version != "1.6"
 
     @property
     def supply_w(self) -> float:

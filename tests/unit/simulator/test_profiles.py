@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.simulator.clock import stamp
-from agent.simulator.profiles import ProfileOptions, ProfileStore, Running
+from agent.simulator.profile_rules import Running
+from agent.simulator.profiles import ProfileOptions, ProfileStore
 
 T0 = datetime(2026, 11, 21, 18, tzinfo=UTC)
 RUNNING = Running(start=T0, transaction_id=7)
