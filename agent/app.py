@@ -24,8 +24,10 @@ from agent.control.intake import Intake
 from agent.control.outbox import IDLE_S, Drainer
 from agent.control.planner import Planner, PollEvery
 from agent.control.recovery import recover
+from agent.domain.capability import Capabilities
+from agent.domain.curve import Curve
 from agent.domain.errors import ConfigFault, StationFault, StoreFault
-from agent.domain.ids import SessionId, StationId
+from agent.domain.ids import EvseId, SessionId, StationId
 from agent.domain.session import Session
 from agent.host import logs
 from agent.host.clock import RandomIds, SystemClock
@@ -34,7 +36,8 @@ from agent.host.systemd import Notifier
 from agent.ports import Clock
 from agent.settings import Settings
 from agent.settings import load as load_settings
-from agent.stations.server import StationOptions, StationServer, StationView, tls_context
+from agent.stations.dialects import StationOptions, StationView
+from agent.stations.server import StationServer, tls_context
 from agent.store.sqlite import SqliteStore
 from agent.web.api import Answer, Json, WebServer, make_app
 
@@ -104,7 +107,15 @@ class Daemon:
             options=self._options,
             sink=self.intake,
             clock=self.clock,
-            view=StationView(self._known_connectors, self._open_outlets),
+            view=StationView(
+                outlets=self._known_outlets,
+                running=self._running,
+                allowed=self._allowed,
+                capabilities=lambda station_id: self.depot.capabilities.get(
+                    station_id, Capabilities()
+                ),
+                profiles_read=self.intake.profiles_read,
+            ),
             pace=pace,
         )
         self.executor = Executor(
@@ -306,13 +317,26 @@ class Daemon:
     def _options(self, station_id: StationId) -> StationOptions:
         return wiring.station_options(self.settings, station_id)
 
-    def _known_connectors(self, station_id: StationId) -> list[int]:
+    def _known_outlets(self, station_id: StationId) -> list[tuple[int, int]]:
         evses = self.depot.state(station_id).evses.values()
-        return [item.evse_id for item in evses if item.status_at is not None]
+        return [
+            (item.evse_id, item.connector_id)
+            for item in evses
+            if item.status_at is not None
+        ]
 
-    def _open_outlets(self, station_id: StationId) -> list[int]:
-        sessions = self.depot.state(station_id).open_sessions()
-        return [item.evse_id for item in sessions if item.open_transaction is not None]
+    def _running(self, station_id: StationId) -> list[tuple[str, int]]:
+        return [
+            (item.open_transaction.transaction_id, item.evse_id)
+            for item in self.depot.state(station_id).open_sessions()
+            if item.open_transaction is not None
+        ]
+
+    def _allowed(self, station_id: StationId, evse_id: EvseId) -> Curve | None:
+        """What the profile at an outlet allows: the confirmed one, or the newest sent."""
+        power = self.depot.power_of((station_id, evse_id))
+        newest = power.doubtful or power.confirmed
+        return newest.allows if newest is not None else None
 
     # --- Source of the web pages ------------------------------------------------------
 

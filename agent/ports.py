@@ -249,10 +249,15 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderAnswer:
-    """Outcome of an order, with the station's words."""
+    """Outcome of an order, with the station's words.
+
+    ``reason`` is a 2.x reason code; ``wait_s`` how long the station wants no more.
+    """
 
     answer: Answer
     detail: str = ""
+    reason: str = ""
+    wait_s: float | None = None
 
 
 class Stations(Protocol):

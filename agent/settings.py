@@ -68,6 +68,7 @@ class PolicySection(_Section):
     unplanned_kw: float = Field(default=40.0, ge=0, le=4000)
     after_plan: AfterPlan = AfterPlan.HOLD_MINIMUM
     plan_max_age_s: float = Field(default=86400, gt=0)
+    max_offline_s: int = Field(default=43_200, ge=60, le=604_800)
 
 
 class Tls(_Section):
@@ -109,6 +110,7 @@ class Ocpp(_Section):
     heartbeat_s: int = Field(default=300, ge=10, le=86400)
     meter_interval_s: int = Field(default=30, ge=1, le=3600)
     bare_mac_tags: bool = True
+    contract_certificates: Literal["refuse", "accept"] = "refuse"
     accepted_vendors: tuple[str, ...] = ()
     extractors: tuple[Extractor, ...] = ()
 
@@ -123,6 +125,7 @@ class Station(_Section):
     max_kw: float = Field(default=150.0, gt=0, le=10_000)
     fallback_kw: float = Field(default=5.0, ge=0, le=4000)
     current: Literal["dc", "ac"] = "dc"
+    boot: Literal["accept", "pending", "reject"] = "accept"
     phases: Literal[1, 3] = 3
     outlets: int = Field(default=1, ge=1, le=64)
     chargeye_station_id: str = ""

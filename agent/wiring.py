@@ -12,9 +12,10 @@ from agent.domain.capability import StationTraits
 from agent.domain.ids import StationId
 from agent.settings import Settings, Station
 from agent.stations.adapter import AdapterOptions
+from agent.stations.dialects import StationOptions
 from agent.stations.extractors import ExtractorRule
 from agent.stations.handshake import SALT_BYTES, Doors, StationAccess, hash_password
-from agent.stations.server import StationOptions
+from agent.stations.v2_setup import Wishes2, default_settings_2x
 from agent.stations.v16_setup import (
     MEASURANDS_AC,
     MEASURANDS_DC,
@@ -60,12 +61,20 @@ def station_options(settings: Settings, station_id: StationId) -> StationOptions
         meter_interval_s=ocpp.meter_interval_s, heartbeat_s=ocpp.heartbeat_s
     )
     quirks = frozenset(station.quirks if station is not None else ())
+    wanted_2x = default_settings_2x(
+        meter_interval_s=ocpp.meter_interval_s, heartbeat_s=ocpp.heartbeat_s
+    )
     if station is not None:
-        wanted |= station.settings
+        # Keys of 1.6 have no dot, variables of 2.x name their component before one.
+        own = station.settings
+        wanted |= {key: text for key, text in own.items() if "." not in key}
+        wanted_2x |= {key: text for key, text in own.items() if "." in key}
     is_ac = station is not None and station.current == "ac"
     return StationOptions(
         adapter=AdapterOptions(
             heartbeat_s=ocpp.heartbeat_s,
+            boot=station.boot if station is not None else "accept",
+            contracts=ocpp.contract_certificates == "accept",
             bare_mac=ocpp.bare_mac_tags,
             base32_tags="base32-tags" in quirks,
             accepted_vendors=frozenset(ocpp.accepted_vendors),
@@ -85,6 +94,11 @@ def station_options(settings: Settings, station_id: StationId) -> StationOptions
             measurands=MEASURANDS_AC if is_ac else MEASURANDS_DC,
             reads_configuration="no-configuration" not in quirks,
         ),
+        wishes_2x=Wishes2(
+            settings=wanted_2x,
+            measurands=MEASURANDS_AC if is_ac else MEASURANDS_DC,
+            reads_configuration="no-configuration" not in quirks,
+        ),
         pings="no-ping" not in quirks,
     )
 
@@ -99,6 +113,7 @@ def policy(settings: Settings) -> Policy:
         after_plan=settings.policy.after_plan,
         plan_max_age=timedelta(seconds=settings.policy.plan_max_age_s),
         location_uid=settings.site.location_uid,
+        offline_max_s=settings.policy.max_offline_s,
     )
 
 

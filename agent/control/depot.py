@@ -34,6 +34,7 @@ class Policy:
     plan_max_age: timedelta
     location_uid: str = ""
     registry_max_age: timedelta = timedelta(days=7)
+    offline_max_s: int = 43_200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,8 @@ class Depot:
             found.append(Node(name=circuit.name, cap_w=circuit.cap_w, members=members))
         for station_id in {item[0] for item in outlets}:
             rated_w = self.traits_of(station_id).rated_w
+            external_w = self.state(station_id).external_w
+            rated_w = min(rated_w, external_w.get(EvseId(0), rated_w))
             members = frozenset(item for item in outlets if item[0] == station_id)
             cap_w = rated_w * self.grid_factor(station_id)
             found.append(Node(name=station_id, cap_w=cap_w, members=members))

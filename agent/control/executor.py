@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -81,6 +81,7 @@ class Executor:
         self._clock = clock
         self._min_pass_s = min_pass_s
         self._in_flight: set[Outlet] = set()
+        self._awaited: set[StationId] = set()
         self._warned_cap = False
         self.passes = 0
         self.orders = 0
@@ -175,7 +176,7 @@ class Executor:
         """Tell what this session should draw, by plan or by policy."""
         depot, policy = self._depot, self._depot.policy
         traits = depot.traits_of(outlet[0])
-        form = self._form(outlet[0])
+        form = self._form(*outlet)
         vehicle = (
             depot.registry.get(session.vehicle_id)
             if session.vehicle_id is not None
@@ -184,6 +185,8 @@ class Executor:
         schedule = depot.schedules.get(session.schedule_id) if session.schedule_id else None
         plan_now = schedule.plan if schedule is not None else None
         limits = [traits.rated_w]
+        external_w = depot.state(outlet[0]).external_w
+        limits += [external_w[key] for key in (STATION, outlet[1]) if key in external_w]
         minimums = [form.minimum_w]
         can_pause = form.zero_allowed
         if vehicle is not None:
@@ -208,9 +211,16 @@ class Executor:
             return constant(min(policy.unplanned_w, max_w)), window, "unplanned"
         return plan.wanted(plan_now, window), window, "plan"
 
-    def _form(self, station_id: StationId) -> ProfileForm:
-        said = self._depot.capabilities.get(station_id, Capabilities())
-        return profile_form(said, self._depot.traits_of(station_id))
+    def _form(self, station_id: StationId, evse_id: EvseId = STATION) -> ProfileForm:
+        depot = self._depot
+        session = depot.state(station_id).session_at(evse_id)
+        needs = session.needs if session is not None else None
+        return profile_form(
+            depot.capabilities.get(station_id, Capabilities()),
+            depot.traits_of(station_id),
+            tuples_max=needs.tuples_max if needs is not None else None,
+            offline_max_s=depot.policy.offline_max_s,
+        )
 
     def _reductions_first(self, look: _Pass, shares: dict[Outlet, Curve]) -> list[Outlet]:
         def is_raise(outlet: Outlet) -> bool:
@@ -231,9 +241,14 @@ class Executor:
         """Order one outlet's limit if it is due and fits."""
         depot = self._depot
         depot.views[outlet].allocated_w = value_at(share, look.now_s)
-        if outlet in self._in_flight or not self._is_ready(outlet[0]):
+        if outlet in self._in_flight:
+            return
+        if not self._is_ready(outlet[0]):
+            self._wait_for(outlet[0], tasks)
             return
         session, running = look.sessions[outlet]
+        if running.is_doubted:
+            return  # it may be over: the station's queue or its answer will tell (C3)
         want = self._compile(outlet, share, running, look.now)
         installed = look.draws[outlet].holds
         power = depot.power_of(outlet)
@@ -274,7 +289,7 @@ class Executor:
             line,
             evse_id=outlet[1],
             transaction_id=running.transaction_id,
-            form=self._form(outlet[0]),
+            form=self._form(*outlet),
             now=now,
             transaction_started_at=running.started_at,
         )
@@ -290,6 +305,18 @@ class Executor:
             station_id, 0.0
         )
         return waited_s >= CAPABILITY_WAIT_S
+
+    def _wait_for(self, station_id: StationId, tasks: asyncio.TaskGroup) -> None:
+        """Look again when a silent station has had its time to tell its limits."""
+        if station_id in self._awaited or not self._depot.state(station_id).is_connected:
+            return
+        self._awaited.add(station_id)
+        tasks.create_task(self._look_later(station_id), name=f"capability-{station_id}")
+
+    async def _look_later(self, station_id: StationId) -> None:
+        await asyncio.sleep(CAPABILITY_WAIT_S)
+        self._awaited.discard(station_id)
+        self._depot.changed.set()
 
     # --- orders -----------------------------------------------------------------------
 
@@ -343,7 +370,10 @@ class Executor:
         if answer.answer is Answer.ACCEPTED:
             return reconcile.accepted(power, sent, self._clock.now())
         if answer.answer in (Answer.REFUSED, Answer.ERROR):
-            return reconcile.refused(power, answer.detail)
+            until = None
+            if answer.wait_s is not None:
+                until = self._clock.now() + timedelta(seconds=answer.wait_s)
+            return reconcile.refused(power, answer.detail, quiet_until=until)
         return reconcile.unanswered(power, answer.detail)
 
     def _late(self, outlet: Outlet, sent: Sent, answer: OrderAnswer) -> None:

@@ -16,7 +16,8 @@ import structlog
 
 from agent.control.depot import Depot
 from agent.domain import events, plan
-from agent.domain.capability import Capabilities
+from agent.domain.capability import Capabilities, profile_form
+from agent.domain.curve import is_within
 from agent.domain.effects import (
     Decision,
     DecisionRecord,
@@ -27,9 +28,10 @@ from agent.domain.effects import (
     Told,
 )
 from agent.domain.identity import Match, MatchOutcome, match_vehicle
-from agent.domain.ids import SessionId, StationId, TransactionId
+from agent.domain.ids import EvseId, SessionId, StationId, TransactionId
+from agent.domain.profile import InstalledProfile
 from agent.domain.reconcile import checked, doubted
-from agent.domain.rules import advance
+from agent.domain.rules import advance, reported_quietly
 from agent.domain.session import Session, SessionPhase
 from agent.domain.station import StationState
 from agent.ports import (
@@ -125,6 +127,8 @@ class Intake:
         try:
             if type(event) is events.MeterSampled:
                 return await self._meter(station_id, inbox, event)
+            if type(event) is events.TransactionReported:
+                return await self._reported(station_id, inbox, event)
             return await self._event(station_id, inbox, event)
         finally:
             inbox.lock.release()
@@ -172,17 +176,28 @@ class Intake:
     ) -> EventAnswer:
         """The hot path: one row in the journal, sessions saved now and then."""
         now = self._now()
-        self.counts["MeterSampled"] += 1
         before = self._depot.state(station_id)
         decision = advance(before, event, now=now, new_session_id=NO_SESSION)
+        return await self._metered(station_id, inbox, event, before, decision, now)
+
+    async def _metered(
+        self,
+        station_id: StationId,
+        inbox: _Inbox,
+        event: events.MeterSampled | events.TransactionReported,
+        before: StationState,
+        decision: Decision,
+        now: datetime,
+    ) -> EventAnswer:
+        self.counts[type(event).__name__] += 1
         if not decision.is_new:
             return NO_ANSWER
+        row = self._row(station_id, NO_SESSION, event, now)
         if not decision.only_meter or inbox.meter_rows >= METER_ROWS_MAX:
             unit = _Unit(state=before)
-            unit.add(decision, self._row(station_id, NO_SESSION, event, now))
+            unit.add(decision, row)
             await self._commit(station_id, inbox, unit)
         else:
-            row = self._row(station_id, NO_SESSION, event, now)
             await self._store.commit((row,), now)
             inbox.meter_rows += 1
             self._depot.states[station_id] = decision.state
@@ -191,6 +206,18 @@ class Intake:
             inbox.dirty.add(session.session_id)
             self._check_power(session)
         return NO_ANSWER
+
+    async def _reported(
+        self, station_id: StationId, inbox: _Inbox, event: events.TransactionReported
+    ) -> EventAnswer:
+        """A step of a 2.x transaction: the hot path while it only brings readings."""
+        if event.step is events.TransactionStep.UPDATED:
+            before = self._depot.state(station_id)
+            quiet = reported_quietly(before, event)
+            if quiet is not None:
+                now = self._now()
+                return await self._metered(station_id, inbox, event, before, quiet, now)
+        return await self._event(station_id, inbox, event)
 
     async def _event(
         self, station_id: StationId, inbox: _Inbox, event: events.Event
@@ -281,14 +308,68 @@ class Intake:
     # --- power --------------------------------------------------------------------------
 
     def _doubt_limits(self, station_id: StationId, event: events.Event) -> None:
-        """After a connect or a boot every limit of the station is confirmed again."""
-        if not isinstance(event, (events.LinkOpened, events.StationBooted)):
+        """Let limits be confirmed again: all after a connect or a boot, or one outlet's."""
+        if isinstance(event, (events.LinkOpened, events.StationBooted)):
+            if isinstance(event, events.LinkOpened):
+                self._depot.linked_at_s[station_id] = asyncio.get_running_loop().time()
+            for outlet, power in list(self._depot.power.items()):
+                if outlet[0] == station_id:
+                    self._depot.power[outlet] = doubted(power)
             return
-        if isinstance(event, events.LinkOpened):
-            self._depot.linked_at_s[station_id] = asyncio.get_running_loop().time()
-        for outlet, power in list(self._depot.power.items()):
-            if outlet[0] == station_id:
-                self._depot.power[outlet] = doubted(power)
+        evse_id = self._doubted_outlet(station_id, event)
+        if evse_id is not None:
+            outlet = (station_id, evse_id)
+            self._depot.power[outlet] = doubted(self._depot.power_of(outlet))
+
+    def _doubted_outlet(self, station_id: StationId, event: events.Event) -> EvseId | None:
+        """The outlet whose limit an event of 2.x puts in doubt."""
+        if isinstance(event, (events.ChargingNeedsReported, events.LimitDoubted)):
+            return event.evse_id  # the vehicle waits for a schedule (K15)
+        if (
+            not isinstance(event, events.TransactionReported)
+            or event.trigger != "TxResumed"
+        ):
+            return None
+        said = self._depot.capabilities.get(station_id, Capabilities())
+        found = self._depot.state(station_id).find_transaction(event.transaction_id)
+        if found is None or said.transactions_persist:
+            return None
+        return found[0].evse_id
+
+    async def profiles_read(
+        self, station_id: StationId, installed: tuple[InstalledProfile, ...]
+    ) -> list[int]:
+        """Hold what is really installed against the books; returns foreign ids (VER-02)."""
+        depot = self._depot
+        for outlet, power in list(depot.power.items()):
+            if outlet[0] != station_id or outlet[1] == 0 or power.confirmed is None:
+                continue
+            session = depot.state(station_id).session_at(outlet[1])
+            running = session.open_transaction if session is not None else None
+            if running is None or running.transaction_id != power.confirmed.transaction_id:
+                continue
+            is_there = any(
+                item.is_for(outlet[1], running.transaction_id)
+                and is_within(item.allows, power.confirmed.allows, self._now_s())
+                for item in installed
+            )
+            if is_there:
+                continue
+            log.warning(
+                "limit_not_installed",
+                station_id=station_id,
+                evse_id=outlet[1],
+                session_id=session.session_id if session is not None else None,
+                reason="the station's report does not hold the profile that it accepted",
+            )
+            depot.power[outlet] = doubted(power)
+            depot.changed.set()
+        said = depot.capabilities.get(station_id, Capabilities())
+        offset = profile_form(said, depot.traits_of(station_id)).id_offset
+        return [item.profile_id for item in installed if item.is_foreign(offset)]
+
+    def _now_s(self) -> int:
+        return int(self._clock.now().timestamp())
 
     def _check_power(self, session: Session) -> None:
         """Hold the newest measurement against the limit in force."""
@@ -351,7 +432,7 @@ class Intake:
     async def tick(self) -> None:
         """Let grace periods end."""
         for station_id, state in list(self._depot.states.items()):
-            if state.open_sessions():
+            if state.open_sessions() or state.held:
                 await self.handle(station_id, events.Ticked())
         if self.rematch_wanted:
             await self.rematch()

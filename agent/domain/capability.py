@@ -18,6 +18,8 @@ PERIODS_UNKNOWN = 24
 """Periods sent to a station that does not say how many it takes (B10.7)."""
 PERIODS_MAX = 200
 """More is never needed: a day in quarter hours has 96."""
+ID_OFFSET_MAX = 1_000_000
+"""Profile ids start above what other masters use, within reason."""
 STACK_LEVEL_MAX = 20
 """One firmware reports 999 (PRF-03)."""
 AC_MINIMUM_A = 6.0
@@ -92,6 +94,8 @@ class ProfileForm:
     whole_amps: bool = False
     minimum_w: float = DC_MINIMUM_W
     zero_allowed: bool = True
+    id_offset: int = 0
+    offline_max_s: int | None = None
 
 
 def read_configuration(keys: Mapping[str, str]) -> Capabilities:
@@ -111,12 +115,26 @@ def read_configuration(keys: Mapping[str, str]) -> Capabilities:
     )
 
 
-def profile_form(said: Capabilities, traits: StationTraits) -> ProfileForm:
-    """Choose unit, level and size of profiles for a station (B5, B6, B10)."""
+def profile_form(
+    said: Capabilities,
+    traits: StationTraits,
+    *,
+    tuples_max: int | None = None,
+    offline_max_s: int | None = None,
+) -> ProfileForm:
+    """Choose unit, level and size of profiles for a station (B5, B6, B10).
+
+    ``tuples_max`` is what the vehicle at the outlet takes at most (A8).
+    ``offline_max_s`` is used where a 2.1 station knows the field (K01.FR.101).
+    """
     quirks = traits.quirks
     unit = _choose_unit(said, traits)
     periods = said.periods_max or PERIODS_UNKNOWN
+    periods = min(periods, tuples_max) if tuples_max else periods
+    features = {name.lower() for name in said.features}
     level = min(said.stack_level_max or 0, STACK_LEVEL_MAX)
+    if "dynamicprofiles" in features and level > 0:
+        level -= 1  # the fast limit goes above the plan (stations/v2_fast.py)
     ac_minimum_w = AC_MINIMUM_A * NOMINAL_VOLTAGE_V * traits.phases
     return ProfileForm(
         unit=unit,
@@ -127,6 +145,8 @@ def profile_form(said: Capabilities, traits: StationTraits) -> ProfileForm:
         whole_amps="whole-amps" in quirks,
         minimum_w=DC_MINIMUM_W if traits.is_dc else ac_minimum_w,
         zero_allowed="no-zero" not in quirks,
+        id_offset=min(said.external_ids_max or 0, ID_OFFSET_MAX),
+        offline_max_s=offline_max_s if "maxofflineduration" in features else None,
     )
 
 

@@ -256,6 +256,14 @@ class ExternalLimitChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LimitDoubted:
+    """Something says that an outlet's limit may not hold: it is to be sent again."""
+
+    evse_id: EvseId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VehicleMatched:
     """The finding of ``identity.match_vehicle`` for a session."""
 
@@ -303,6 +311,7 @@ Event = (
     | TransactionChecked
     | ChargingNeedsReported
     | ExternalLimitChanged
+    | LimitDoubted
     | VehicleMatched
     | ScheduleBound
     | Ticked

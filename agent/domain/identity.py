@@ -38,6 +38,7 @@ class EvidenceKind(StrEnum):
     MAC_PREFIX = "mac-prefix"
     MAC_EUI64 = "mac-eui64"
     VIN = "vin"
+    EMAID = "emaid"
     ID_TOKEN = "id-token"  # noqa: S105 - not a password
 
     @property

@@ -34,6 +34,16 @@ DEFAULT_PROFILE_ID = 1
 """The safe default of a whole station has this id; per outlet: plus the EVSE."""
 
 
+FAST_PROFILE_ID = 300
+"""The Dynamic profile of an outlet has this id plus the EVSE (2.1)."""
+OWN_IDS = frozenset(
+    first + number
+    for first in (DEFAULT_PROFILE_ID, TX_PROFILE_ID, FAST_PROFILE_ID)
+    for number in range(65)
+)
+"""All ids that the agent gives out, before the offset that some 2.1 stations want."""
+
+
 class Purpose(StrEnum):
     """Purposes in the words of 2.x; 1.6 spells the first one differently."""
 
@@ -47,7 +57,9 @@ class ChargingProfile:
     """A version-free charging profile with one schedule.
 
     ``periods`` are (seconds from ``starts_at``, limit in units with one decimal).
-    ``starts_at`` is None for a Relative schedule.
+    ``starts_at`` is None for a Relative schedule. The last four are of 2.1 only: a
+    Dynamic profile of one period with its watchdog and pull interval, and how long a
+    profile may hold without a connection, all in seconds.
     """
 
     profile_id: int
@@ -58,6 +70,32 @@ class ChargingProfile:
     periods: tuple[tuple[int, float], ...]
     starts_at: datetime | None
     transaction_id: TransactionId | None = None
+    is_dynamic: bool = False
+    duration_s: int | None = None
+    update_every_s: int | None = None
+    offline_max_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledProfile:
+    """A profile that a station reports as installed, and the W that it allows."""
+
+    evse_id: EvseId
+    profile_id: int
+    purpose: str
+    source: str
+    allows: Curve
+    transaction_id: TransactionId | None = None
+
+    def is_for(self, evse_id: EvseId, transaction_id: TransactionId) -> bool:
+        """Whether it limits this transaction at this outlet."""
+        is_own = self.transaction_id in (None, transaction_id)
+        return self.purpose == Purpose.TX and self.evse_id == evse_id and is_own
+
+    def is_foreign(self, id_offset: int) -> bool:
+        """Whether a central system before us left it behind (VER-02)."""
+        is_central = self.source in ("", "CSO")
+        return is_central and self.profile_id - id_offset not in OWN_IDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +140,7 @@ def compile_tx(
         for index, (at_s, limit) in enumerate(limits)
     )
     profile = ChargingProfile(
-        profile_id=TX_PROFILE_ID + evse_id,
+        profile_id=TX_PROFILE_ID + evse_id + form.id_offset,
         purpose=Purpose.TX,
         stack_level=form.stack_level,
         unit=form.unit,
@@ -110,6 +148,7 @@ def compile_tx(
         periods=periods,
         starts_at=None if form.is_relative else datetime.fromtimestamp(start_s, UTC),
         transaction_id=transaction_id,
+        offline_max_s=form.offline_max_s,
     )
     allows = curve((at_s, _in_watts(limit, form)) for at_s, limit in limits)
     return Compiled(profile=profile, allows=allows, exact_until_s=exact_until_s)
@@ -126,7 +165,7 @@ def compile_default(
     limit = _in_unit(limit_w, form)
     start_s = int(now.timestamp()) - START_IN_PAST_S
     profile = ChargingProfile(
-        profile_id=DEFAULT_PROFILE_ID + evse_id,
+        profile_id=DEFAULT_PROFILE_ID + evse_id + form.id_offset,
         purpose=Purpose.TX_DEFAULT,
         stack_level=0,
         unit=form.unit,

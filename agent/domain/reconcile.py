@@ -64,6 +64,7 @@ class OutletPower:
 
     ``confirmed`` was accepted. ``doubtful`` was sent and not answered: it may hold.
     ``default_w`` is the accepted safe default, None until the station took one.
+    ``quiet_until``: the station wants no order before (RateLimitExceeded of 2.1).
     """
 
     confirmed: Sent | None = None
@@ -77,6 +78,7 @@ class OutletPower:
     strikes: int = 0
     changed_at: datetime | None = None
     detail: str = ""
+    quiet_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,20 +211,24 @@ def accepted(power: OutletPower, sent: Sent, now: datetime) -> OutletPower:
         failures=0,
         needs_confirmation=False,
         changed_at=now if is_change else power.changed_at,
+        quiet_until=None,
         verified=None if is_change and power.verified is not False else power.verified,
         strikes=0 if is_change else power.strikes,
         detail="",
     )
 
 
-def refused(power: OutletPower, detail: str) -> OutletPower:
+def refused(
+    power: OutletPower, detail: str, quiet_until: datetime | None = None
+) -> OutletPower:
     """Account for a refused order: the old limit still rules (PRF-12)."""
     return replace(
         power,
         doubtful=None,
         order=OrderState.REFUSED,
-        failures=power.failures + 1,
+        failures=power.failures + (quiet_until is None),
         detail=detail,
+        quiet_until=quiet_until,
     )
 
 
@@ -296,6 +302,8 @@ def _reason(power: OutletPower, *, is_due: bool) -> str:
 
 
 def _is_time(power: OutletPower, now: datetime, *, is_reduction: bool) -> bool:
+    if power.quiet_until is not None and now < power.quiet_until:
+        return False
     if power.last_order_at is None:
         return True
     waited_s = (now - power.last_order_at).total_seconds()

@@ -148,6 +148,32 @@ EVENTS: dict[str, LogEvent] = {
         "what outlets could draw together passes a cap until lower limits are confirmed",
         "if it stays, look for limit_refused and limit_not_followed",
     ),
+    "limit_not_installed": LogEvent(
+        "warning",
+        "the station's own report does not hold a profile that it accepted; sent again",
+        "if it repeats, name the firmware to the maker",
+    ),
+    "foreign_profile_cleared": LogEvent(
+        "info", "a charging profile of an earlier central system was taken off"
+    ),
+    "fast_limit_sent": LogEvent(
+        "info", "a 2.1 station took a lower limit ahead of its new profile"
+    ),
+    "external_limit_changed": LogEvent(
+        "info",
+        "another master limits the station (or let go); the agent's budget follows",
+        "look for a local energy manager if it was not expected",
+    ),
+    "external_limit_unknown": LogEvent(
+        "info", "another master limits the station but does not say to what"
+    ),
+    "charging_needs_reported": LogEvent(
+        "info", "the vehicle said what it needs (ISO 15118)"
+    ),
+    "ev_schedule_refused": LogEvent(
+        "warning",
+        "the vehicle means to draw more than its profile allows; it was sent again",
+    ),
     # clouds
     "cloud_unreachable": LogEvent(
         "warning",
@@ -162,6 +188,29 @@ EVENTS: dict[str, LogEvent] = {
         "look at `depot-agent outbox`",
     ),
     # the agent itself
+    "answer_refused": LogEvent(
+        "warning",
+        "the station could not use an answer of the agent (2.1)",
+        "report `code` and `reason` to the maker",
+    ),
+    "station_not_accepted": LogEvent(
+        "info",
+        "the station booted and was answered Pending or Rejected, as configured",
+        "see `boot` of this station in the configuration",
+    ),
+    "early_call_refused": LogEvent(
+        "info", "the station sent something before it was accepted"
+    ),
+    "contract_refused": LogEvent(
+        "info",
+        "a Plug & Charge contract cannot be verified here; other tokens still charge",
+    ),
+    "transaction_resumed": LogEvent(
+        "info", "a transaction of 2.1 goes on after a reboot; its limit is sent again"
+    ),
+    "vehicle_id_not_offered": LogEvent(
+        "info", "the station's device model has no ConnectedEV.VehicleId"
+    ),
     "agent_started": LogEvent("info", "the daemon runs"),
     "agent_ready": LogEvent("info", "stations may connect"),
     "agent_stopping": LogEvent("info", "the daemon was asked to stop"),

@@ -22,8 +22,8 @@ IDENTITY_MAX = 48
 SALT_BYTES = 16
 HEX_KEY_MIN = 32
 """Hex digits of the shortest AuthorizationKey (16 bytes)."""
-SUBPROTOCOLS = ("ocpp1.6",)
-"""Versions that the agent speaks, best first."""
+SUBPROTOCOLS = ("ocpp2.1", "ocpp2.0.1", "ocpp1.6")
+"""Versions that the agent speaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

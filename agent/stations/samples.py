@@ -7,6 +7,7 @@ This is the hot path of the agent: one pass, no objects per sampled value.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -19,14 +20,20 @@ SAMPLES_MAX = 1000
 NUMBER_MAX = 1e12
 """No meter shows more; products and sums of what is below stay finite."""
 
+POWER_MAX = 12
+"""Powers of ten that a unit may carry; more is no meter."""
+
 _ENERGY = "Energy.Active.Import.Register"
 _READ = (_ENERGY, "Power.Active.Import", "SoC", "Power.Offered")
 _KILO = ("kWh", "kW", "kwh", "kw", "KWH", "KW")
 
 Readings = tuple[MeterReading, ...]
+NumberOf = Callable[[dict[str, Any]], float | None]
 
 
-def read_meter_values(values: Any, now: datetime) -> tuple[Readings, str | None]:
+def read_meter_values(
+    values: Any, now: datetime, number_of: NumberOf | None = None
+) -> tuple[Readings, str | None]:
     """Read a list of MeterValue objects; readings oldest first, and the first oddity."""
     if type(values) is not list:
         return (), "meterValue is not a list"
@@ -49,10 +56,15 @@ def read_meter_values(values: Any, now: datetime) -> tuple[Readings, str | None]
         budget -= len(samples)
         at, oddity = believable(value.get("timestamp"), now)
         problem = problem or oddity
-        readings.append(_read(samples, at))
+        readings.append(_read(samples, at, number_of or _number))
     if len(readings) > 1:
         readings.sort(key=_time_of)
     return tuple(readings), problem
+
+
+def read_meter_values_2x(values: Any, now: datetime) -> tuple[Readings, str | None]:
+    """As ``read_meter_values``; the unit of 2.x is an object with a power of ten."""
+    return read_meter_values(values, now, _number_2x)
 
 
 def _time_of(reading: MeterReading) -> datetime:
@@ -60,7 +72,7 @@ def _time_of(reading: MeterReading) -> datetime:
 
 
 def _read(  # noqa: C901, PLR0912 - one pass over the hot path
-    samples: list[Any], at: datetime
+    samples: list[Any], at: datetime, number_of: NumberOf
 ) -> MeterReading:
     register = power = soc = offered = inlet = None
     register_phases: float | None = None
@@ -74,7 +86,7 @@ def _read(  # noqa: C901, PLR0912 - one pass over the hot path
             measurand = _ENERGY
         if measurand not in _READ:
             continue
-        number = _number(sample)
+        number = number_of(sample)
         if number is None:
             continue
         if measurand == _ENERGY:
@@ -98,11 +110,13 @@ def _read(  # noqa: C901, PLR0912 - one pass over the hot path
     if register is None:
         register = register_phases
     if power is None:
-        power = power_phases if power_phases is not None else _from_current(samples)
+        power = (
+            power_phases if power_phases is not None else _from_current(samples, number_of)
+        )
     return MeterReading(at, register, power, soc, offered, inlet)
 
 
-def _from_current(samples: list[Any]) -> float | None:
+def _from_current(samples: list[Any], number_of: NumberOf) -> float | None:
     """Power of a station that reports only voltage and currents, W."""
     voltage: float | None = None
     total: float | None = None
@@ -111,7 +125,7 @@ def _from_current(samples: list[Any]) -> float | None:
         measurand = sample.get("measurand") if type(sample) is dict else None
         if measurand not in ("Voltage", "Current.Import"):
             continue
-        number = _number(sample)
+        number = number_of(sample)
         if number is None:
             continue
         if measurand == "Voltage":
@@ -129,3 +143,17 @@ def _number(sample: dict[str, Any]) -> float | None:
     if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
         return None
     return number * 1000.0 if sample.get("unit") in _KILO else number
+
+
+def _number_2x(sample: dict[str, Any]) -> float | None:
+    number = parse_number(sample.get("value"))
+    if number is None:
+        return None
+    unit = sample.get("unitOfMeasure")
+    if type(unit) is dict:
+        power = unit.get("multiplier")
+        if type(power) is int and -POWER_MAX <= power <= POWER_MAX and power:
+            number *= 10.0**power
+        if unit.get("unit") in _KILO:
+            number *= 1000.0
+    return number if -NUMBER_MAX < number < NUMBER_MAX else None

@@ -28,12 +28,16 @@ from agent.domain.errors import StationFault, StoreFault
 from agent.domain.ids import EvseId, StationId
 from agent.domain.profile import ChargingProfile
 from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
-from agent.stations import framing, schemas, v16_orders
-from agent.stations.adapter import AdapterOptions
+from agent.stations import framing, schemas
+from agent.stations.dialects import (
+    Dialect,
+    StationOptions,
+    StationView,
+    Surroundings,
+    dialect_of,
+)
 from agent.stations.handshake import Doors, admit, choose_subprotocol
 from agent.stations.link import CallOutcome, Link, WireClosed
-from agent.stations.v16 import Adapter16
-from agent.stations.v16_setup import Setup16, Wishes
 from agent.stations.wire import SocketWire, StationSocket
 
 log = structlog.get_logger()
@@ -49,15 +53,6 @@ BAD_FRAMES_LOGGED_MAX = 20
 """Bad frames logged one by one per link; the rest is counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StationOptions:
-    """Per-station settings that the links need."""
-
-    adapter: AdapterOptions
-    wishes: Wishes
-    pings: bool = True
-
-
 @dataclass(slots=True)
 class LiveLink:
     """The link that speaks for a station now."""
@@ -66,6 +61,7 @@ class LiveLink:
     wire: SocketWire
     address: str
     version: str
+    dialect: Dialect
 
 
 class StationServer:
@@ -90,9 +86,13 @@ class StationServer:
         self.takeovers = 0
         self._sink = sink
         self._clock = clock
-        self._view = view
-        self._pace = pace
-        self._slots = asyncio.Semaphore(SETUPS_AT_ONCE)
+        self._around = Surroundings(
+            sink=sink,
+            clock=clock,
+            view=view,
+            slots=asyncio.Semaphore(SETUPS_AT_ONCE),
+            pace=pace,
+        )
         self._servers: list[Server] = []
         self._stopping = False
 
@@ -107,7 +107,7 @@ class StationServer:
             ssl=tls,
             process_request=partial(self._process_request, is_tls=tls is not None),
             select_subprotocol=lambda _, offered: choose_subprotocol(offered),  # type: ignore[arg-type,return-value]
-            compression=None,
+            compression="deflate",
             max_size=FRAME_BYTES_MAX,
             create_connection=StationSocket,
             open_timeout=HANDSHAKE_S,
@@ -153,6 +153,10 @@ class StationServer:
             )
             return _refusal(http.HTTPStatus(admission.status))
         cast("StationSocket", socket).admission = admission
+        offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+        if choose_subprotocol([name.strip() for name in offered]) in (None, schemas.V16):
+            # Compression belongs to 2.x; 1.6 stations are known to trip over it (CON-09).
+            socket.protocol.available_extensions = None
         return None
 
     def _is_crowded(self) -> bool:
@@ -211,31 +215,17 @@ class StationServer:
             if bad <= BAD_FRAMES_LOGGED_MAX:
                 log.warning("frame_refused", station_id=station_id, reason=frame.reason)
 
-        adapter = Adapter16(
-            station_id=station_id,
-            sink=self._sink,
-            clock=self._clock,
-            options=options.adapter,
-            on_boot=lambda: setup.booted(),  # noqa: PLW0108 - made below
-        )
+        dialect = dialect_of(version, station_id, options, self._around)
         link = Link(
             wire,
             station_id,
-            handler=adapter.handle,
+            handler=dialect.handle,
             on_bad_frame=on_bad_frame,
+            version=version,
             pings=options.pings,
         )
-        setup = Setup16(
-            station_id=station_id,
-            link=link,
-            sink=self._sink,
-            wishes=options.wishes,
-            known_connectors=lambda: self._view.known_connectors(station_id),
-            open_transactions=lambda: self._view.open_outlets(station_id),
-            slots=self._slots,
-            pace=self._pace,
-        )
-        live = LiveLink(link, wire, _address(socket), version)
+        dialect.attach(link)
+        live = LiveLink(link, wire, _address(socket), version, dialect)
         self.links[station_id] = live
         log.info(
             "station_connected",
@@ -245,7 +235,7 @@ class StationServer:
         )
         try:
             await self._sink.handle(station_id, events.LinkOpened(ocpp_version=version))
-            await link.run(setup.run)
+            await link.run(dialect.run)
         except* StoreFault as faults:
             log.error(
                 "record_not_stored",
@@ -290,19 +280,7 @@ class StationServer:
         live = self.links.get(station_id)
         if live is None:
             return OrderAnswer(answer=Answer.OFFLINE, detail="not connected")
-        try:
-            payload = v16_orders.set_charging_profile(evse_id, profile)
-        except StationFault as fault:
-            return OrderAnswer(answer=Answer.ERROR, detail=str(fault))
-
-        def late(outcome: CallOutcome) -> None:
-            if on_late is not None:
-                on_late(v16_orders.read_answer(outcome))
-
-        outcome = await live.link.call(
-            v16_orders.SET_CHARGING_PROFILE, payload, priority, late
-        )
-        return v16_orders.read_answer(outcome)
+        return await live.dialect.set_limit(evse_id, profile, priority, on_late)
 
     async def call(
         self, station_id: StationId, action: str, payload: framing.Payload
@@ -315,19 +293,6 @@ class StationServer:
             raise StationFault(f"{action[:64]} is not an action of {live.version}")
         schemas.check_sent(live.version, action, payload)
         return await live.link.call(action, payload, Priority.OPERATOR)
-
-
-class StationView:
-    """What set-up needs to know of a station's state; filled in by ``app``."""
-
-    def __init__(
-        self,
-        known_connectors: Callable[[StationId], list[int]],
-        open_outlets: Callable[[StationId], list[int]],
-    ) -> None:
-        """Bind to the depot's state."""
-        self.known_connectors = known_connectors
-        self.open_outlets = open_outlets
 
 
 async def _is_alive(old: LiveLink) -> bool:

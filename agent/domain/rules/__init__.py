@@ -22,6 +22,7 @@ from agent.domain.effects import Decision
 from agent.domain.ids import SessionId, TransactionId
 from agent.domain.rules.cable import connector_changed, ticked
 from agent.domain.rules.chain import (
+    RESUMED,
     checked,
     external_limit_changed,
     needs_reported,
@@ -39,6 +40,8 @@ from agent.domain.rules.naming import (
 from agent.domain.rules.transactions import ended, started
 from agent.domain.rules.work import Work
 from agent.domain.station import StationState
+
+__all__ = ["RESUMED", "STEPS", "advance", "reported_quietly"]
 
 
 def advance(
@@ -100,6 +103,10 @@ def _anomaly(work: Work, event: events.AnomalyNoted) -> None:
         work.save(session.with_anomaly(event.text))
 
 
+def _limit_doubted(work: Work, _: events.LimitDoubted) -> None:
+    work.power()
+
+
 def _ticked(work: Work, event: events.Ticked) -> None:
     ticked_holds(work)
     ticked(work, event)
@@ -122,6 +129,7 @@ STEPS: dict[type, Step] = cast(
         events.TransactionChecked: checked,
         events.ChargingNeedsReported: needs_reported,
         events.ExternalLimitChanged: external_limit_changed,
+        events.LimitDoubted: _limit_doubted,
         events.VehicleMatched: vehicle_matched,
         events.ScheduleBound: schedule_bound,
         events.Ticked: _ticked,

@@ -118,13 +118,18 @@ def reported(work: Work, event: TransactionReported) -> None:
 
 
 def ticked_holds(work: Work) -> None:
-    """Take what was held long enough, as it is."""
+    """Take what was held long enough, as it is: one transaction at a time.
+
+    A decision opens one session at most, so other transactions wait for the next tick.
+    """
     due = [item for item in work.state.held if work.now - item.at >= HOLD]
     if not due:
         return
-    rest = tuple(item for item in work.state.held if item not in due)
+    first = due[0].event.transaction_id
+    own = [item for item in work.state.held if item.event.transaction_id == first]
+    rest = tuple(item for item in work.state.held if item not in own)
     work.state = changed(work.state, held=rest)
-    for item in due:
+    for item in sorted(own, key=_order):
         _take_as_is(work, item.event)
 
 
@@ -273,7 +278,7 @@ def _go_on(work: Work, event: TransactionReported) -> None:
     session, transaction = found
     is_newest = transaction.last_event_at is None or event.at >= transaction.last_event_at
     before = session
-    if event.step is not TransactionStep.ENDED:
+    if event.step is not TransactionStep.ENDED and transaction.is_open:
         for reading in event.readings:
             session = _count_in_order(work.state, session, reading, event)
     session = _noted(session, event, is_newest=is_newest)

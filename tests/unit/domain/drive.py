@@ -251,6 +251,38 @@ class Drive:
         """Sessions whose evidence changed, in order."""
         return [i.session_id for i in self.effects if isinstance(i, MatchWanted)]
 
+    def step(
+        self,
+        kind: events.TransactionStep,
+        tx: str,
+        seq_no: int | None = None,
+        *,
+        evse: int | None = None,
+        wh: float | None = None,
+        state: str | None = None,
+        trigger: str = "",
+        offline: bool = False,
+        mac: MacAddress | None = None,
+        ago_s: float = 0,
+    ) -> Drive:
+        """Let the station report a step of a 2.x transaction."""
+        at = self.now - timedelta(seconds=ago_s)
+        self.send(
+            events.TransactionReported(
+                transaction_id=TransactionId(tx),
+                step=kind,
+                at=at,
+                seq_no=seq_no,
+                trigger=trigger,
+                offline=offline,
+                evse_id=EvseId(evse) if evse else None,
+                charging_state=events.ChargingState(state) if state else None,
+                evidence=(evidence_of(mac),) if mac else (),
+                readings=(MeterReading(at, register_wh=wh),) if wh is not None else (),
+            )
+        )
+        return self
+
     def check(self) -> None:
         """Assert that the state is one that may be."""
         seen: set[TransactionId] = set()

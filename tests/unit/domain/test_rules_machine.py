@@ -68,6 +68,35 @@ SAID = {
     events.TransactionStarted: lambda d: [d.start("41", key="key-41"), d.start("42")],
     events.MeterSampled: lambda d: d.meter(1.0, tx="41").meter(-5.0, evse=None, soc=-1.0),
     events.TransactionEnded: lambda d: d.stop("41", -1.0).stop("0").stop("42", 1e12, ""),
+    events.TransactionReported: lambda d: [
+        d.step(kind, tx, n, evse=evse, state=state)
+        for n, (kind, tx, evse, state) in enumerate(
+            itertools.product(
+                events.TransactionStep,
+                ("two-1", "two-2"),
+                (None, 1),
+                (None, "Charging", "Idle"),
+            )
+        )
+    ],
+    events.TransactionChecked: lambda d: [
+        d.send(events.TransactionChecked(transaction_id=TransactionId(tx), is_ongoing=x))
+        for x in (None, True, False)
+        for tx in ("41", "two-1")
+    ],
+    events.ChargingNeedsReported: lambda d: d.send(
+        events.ChargingNeedsReported(
+            evse_id=EvseId(1), needs=events.EvNeeds(at=d.now, soc_percent=400.0)
+        )
+    ),
+    events.ExternalLimitChanged: lambda d: [
+        d.send(events.ExternalLimitChanged(evse_id=EvseId(n), source="EMS", limit_w=limit))
+        for n in (0, 1)
+        for limit in (5000.0, None)
+    ],
+    events.LimitDoubted: lambda d: d.send(
+        events.LimitDoubted(evse_id=EvseId(1), reason="test")
+    ),
     events.VehicleMatched: lambda d: [
         d.match("bus-2", s).match(None, s) for s in d.sessions
     ],
@@ -201,6 +230,41 @@ class Station(RuleBasedStateMachine):
         tx = self._known(-1 - n) if n else None
         self.drive.meter(wh, tx=tx, evse=evse, soc=soc, power_w=power_w, ago_s=ago_s)
 
+    @rule(
+        kind=st.sampled_from(events.TransactionStep),
+        n=st.integers(0, 3),
+        seq_no=st.none() | st.integers(0, 6),
+        evse=st.none() | st.integers(0, 2),
+        wh=registers,
+        state=st.sampled_from([None, *events.ChargingState]),
+        flags=st.tuples(
+            st.sampled_from(["", "TxResumed", "EVDeparted"]), st.booleans(), ago
+        ),
+        mac=st.sampled_from([None, MAC_A, MAC_B]),
+    )
+    def step(self, kind, n, seq_no, evse, wh, state, flags, mac):
+        trigger, offline, ago_s = flags
+        self.drive.step(
+            kind,
+            f"two-{n}",
+            seq_no,
+            evse=evse,
+            wh=wh,
+            state=state,
+            trigger=trigger,
+            offline=offline,
+            mac=mac,
+            ago_s=ago_s,
+        )
+
+    @rule(n=st.integers(0, 3), ongoing=st.sampled_from([None, True, False]))
+    def checked(self, n, ongoing):
+        self.drive.send(
+            events.TransactionChecked(
+                transaction_id=TransactionId(f"two-{n}"), is_ongoing=ongoing
+            )
+        )
+
     @rule(mac=st.sampled_from([MAC_A, MAC_B]), evse=st.none() | st.integers(0, 3))
     def hint(self, mac, evse):
         self.drive.hint(mac, evse=evse)
@@ -273,6 +337,7 @@ class Station(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self):
         assert len(self.drive.state.pending) <= 8
+        assert len(self.drive.state.held) <= 64
         assert set(self.drive.state.evses) <= {EvseId(1), EvseId(2), EvseId(3)}
 
 

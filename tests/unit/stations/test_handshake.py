@@ -292,7 +292,9 @@ def test_a_refusal_never_shows_what_was_sent_as_a_password() -> None:
     ("offered", "chosen"),
     [
         (["ocpp1.6"], "ocpp1.6"),
-        (["ocpp2.1", "ocpp2.0.1", "ocpp1.6"], "ocpp1.6"),
+        (["ocpp2.1", "ocpp2.0.1", "ocpp1.6"], "ocpp2.1"),
+        (["ocpp1.6", "ocpp2.1"], "ocpp1.6"),
+        (["ocpp2.0", "ocpp2.0.1"], "ocpp2.0.1"),
         (["ocpp1.5", "soap"], None),
         (["OCPP1.6"], None),
         ([], None),
