@@ -18,9 +18,15 @@ ID_FORMS = (
     "bare",
     "evccid-front",
     "evccid-rear",
+    "central-vid",
+    "emaid",
+    "no-auth",
     "none",
 )
 RFID_PREFIX = "rfid:"
+RFID_MAC_PREFIX = "rfid+mac:"
+VERSIONS = ("1.6", "2.0.1", "2.1")
+EVENTS_MAX = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +43,10 @@ class StationConfig:
     """One virtual station. Power in W; times in s, simulated unless `_real_s`.
 
     `rated_w` is per outlet; `max_w` is for all together (None: enough for all).
-    `overrides` are configuration keys; `password` is for Basic authentication.
+    `overrides` are keys of 1.6, `variables` those of 2.x as Component.Variable[Instance];
+    `password` is for Basic authentication. Of 2.x only: `iso15118` lets the vehicle tell
+    its needs, `tells_vehicle_id` shows its MAC in ConnectedEV, `events_max` bounds the
+    offline queue, `streams` sends the power as a periodic event stream (2.1).
     """
 
     station_id: str
@@ -55,6 +64,11 @@ class StationConfig:
     firmware: str = "1.6.0"
     serial: str = ""
     overrides: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    iso15118: bool = False
+    tells_vehicle_id: bool = True
+    streams: bool = False
+    events_max: int = EVENTS_MAX
     faults: frozenset[str] = frozenset()
     id_form: str = "vid"
     late_mac: LateMac | None = None
@@ -62,6 +76,7 @@ class StationConfig:
     finishing_s: float = 2.0
     restart_s: float = 20.0
     slow_answer_real_s: float = 3.0
+    needs_wait_real_s: float = 1.0
     call_timeout_real_s: float = 30.0
     backoff_first_real_s: float = 1.0
     backoff_max_real_s: float = 30.0
@@ -70,7 +85,10 @@ class StationConfig:
     def __post_init__(self) -> None:
         """Refuse what no station could be."""
         check_faults(self.faults)
-        if self.id_form not in ID_FORMS and not self.id_form.startswith(RFID_PREFIX):
+        if self.ocpp_version not in VERSIONS:
+            raise ValueError(f"no version is called {self.ocpp_version!r}")
+        is_card = self.id_form.startswith((RFID_PREFIX, RFID_MAC_PREFIX))
+        if self.id_form not in ID_FORMS and not is_card:
             raise ValueError(f"no form of identification is called {self.id_form!r}")
         if self.connectors < 1 or self.rated_w <= 0:
             raise ValueError(f"{self.station_id}: needs an outlet with some power")
@@ -92,7 +110,12 @@ class StationConfig:
 
 
 def id_token(form: str, mac: str) -> str | None:
-    """Write a vehicle's identification as the station would send it; None is none."""
+    """Write a vehicle's identification as a 1.6 station would send it; None is none.
+
+    The forms of 2.x become the plain `VID:`, so that the vehicle stays the same.
+    """
+    if form.startswith(RFID_MAC_PREFIX):
+        return f"VID:{mac}"
     if form.startswith(RFID_PREFIX):
         return form.removeprefix(RFID_PREFIX)
     colons = ":".join(mac[at : at + 2] for at in range(0, len(mac), 2))
@@ -103,5 +126,8 @@ def id_token(form: str, mac: str) -> str | None:
         "bare": mac,
         "evccid-front": f"0000{mac}",
         "evccid-rear": f"{mac}0000",
+        "central-vid": f"VID:{mac}",
+        "emaid": f"VID:{mac}",
+        "no-auth": f"VID:{mac}",
     }
     return forms.get(form)

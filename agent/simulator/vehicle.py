@@ -6,6 +6,10 @@ Free of protocol, clock and chance: the same steps give the same result.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 S_PER_HOUR = 3600.0
 SOC_FULL_PERCENT = 100.0
@@ -20,7 +24,8 @@ class VirtualVehicle:
     """One vehicle with its battery. Power in W at the outlet, energy in Wh.
 
     Offered less than `min_w` it draws nothing; if it cannot resume and that lasts
-    longer than `sleep_after_s` it sleeps until it is plugged in again.
+    longer than `sleep_after_s` it sleeps until it is plugged in again. `soc_target` and
+    `departure` are what it would tell a station by ISO 15118.
     """
 
     name: str
@@ -35,6 +40,8 @@ class VirtualVehicle:
     phases: int = 3
     efficiency: float = 0.96
     ramp_w_per_s: float = 10_000.0
+    soc_target: float = SOC_FULL_PERCENT
+    departure: datetime | None = None
     is_asleep: bool = field(default=False, init=False)
     starved_s: float = field(default=0.0, init=False)
     _power_w: float = field(default=0.0, init=False)
@@ -52,6 +59,12 @@ class VirtualVehicle:
     def is_full(self) -> bool:
         """Whether the battery takes no more."""
         return self.soc_percent >= SOC_FULL_PERCENT
+
+    @property
+    def needed_wh(self) -> float:
+        """The energy in Wh at the outlet that brings it to its target."""
+        missing = max(0.0, self.soc_target - self.soc_percent)
+        return missing / SOC_FULL_PERCENT * self.capacity_wh / self.efficiency
 
     @property
     def wanted_w(self) -> float:

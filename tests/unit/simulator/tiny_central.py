@@ -76,6 +76,7 @@ class TinyCentral:
         except ValueError:
             self.garbage.append(text)
             return
+        self.look(frame)
         if frame[0] == 2:
             self.calls.append((frame[2], frame[3]))
             reply = self._reply(frame[2], frame[3])
@@ -86,6 +87,14 @@ class TinyCentral:
         elif frame[1] in self._pending:
             self._pending.pop(frame[1]).set_result(frame)
         self._tell()
+
+    def look(self, frame: list[Any]) -> None:
+        """Look at each frame that comes in."""
+
+    async def send(self, frame: list[Any]) -> None:
+        """Send a frame as it is."""
+        assert self._socket is not None
+        await self._socket.send(orjson.dumps(frame).decode())
 
     def _tell(self) -> None:
         self._pulse.set()
@@ -121,13 +130,22 @@ class TinyCentral:
 async def a_central() -> AsyncIterator[TinyCentral]:
     """Run a tiny central system on a free port."""
     central = TinyCentral()
+    async with served(central, "ocpp1.6"):
+        yield central
+
+
+@asynccontextmanager
+async def served(
+    central: TinyCentral, *subprotocols: str, compression: str | None = None
+) -> AsyncIterator[None]:
+    """Let a central system listen on a free port."""
     async with serve(
         central.serve,
         "127.0.0.1",
         0,
-        subprotocols=[Subprotocol("ocpp1.6")],
-        compression=None,
+        subprotocols=[Subprotocol(each) for each in subprotocols],
+        compression=compression,
     ) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         central.url = f"ws://127.0.0.1:{port}/ocpp"
-        yield central
+        yield
