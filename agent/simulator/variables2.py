@@ -59,7 +59,6 @@ FIXED: tuple[Row, ...] = (
     ("DeviceDataCtrlr.BytesPerMessage[GetVariables]", str(BYTES_PER_MESSAGE), "integer"),
     ("DeviceDataCtrlr.BytesPerMessage[SetVariables]", str(BYTES_PER_MESSAGE), "integer"),
     ("OCPPCommCtrlr.FileTransferProtocols", "HTTPS", "MemberList"),
-    ("OCPPCommCtrlr.NetworkConfigurationPriority", "0", "SequenceList"),
     ("ReservationCtrlr.Available", "true", "boolean"),
     ("SmartChargingCtrlr.Available", "true", "boolean"),
     ("SmartChargingCtrlr.Enabled", "true", "boolean"),
@@ -103,6 +102,7 @@ def variables_of(config: StationConfig) -> list[Variable]:
             ]
     found += _measurands(config)
     found += _tx_points(config)
+    found.append(_network_priority())
     found += _secrets()
     found += _wiring(config)
     return found
@@ -141,6 +141,13 @@ def _tx_points(config: StationConfig) -> Iterator[Variable]:
         variable = _variable((f"TxCtrlr.{name}", value, "MemberList"), READ_WRITE)
         variable.values = TX_POINTS
         yield variable
+
+
+def _network_priority() -> Variable:
+    row = ("OCPPCommCtrlr.NetworkConfigurationPriority", "0", "SequenceList")
+    variable = _variable(row, READ_WRITE)
+    variable.needs_reboot = True
+    return variable
 
 
 def _secrets() -> Iterator[Variable]:

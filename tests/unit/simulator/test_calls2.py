@@ -218,16 +218,12 @@ async def test_too_much_in_one_message_is_an_error():
 
 async def test_some_variables_hold_after_a_restart_only():
     """RebootRequired, and the old value until then."""
-    settings = {"OCPPCommCtrlr.NetworkProfile": "a"}
-    async with a_pair(variables=settings) as (central, station):
-        device = station._core.device
-        device._all["ocppcommctrlr.networkprofile"].needs_reboot = True
-        label = "OCPPCommCtrlr.NetworkProfile"
-
-        assert await write(central, label, "b") == "RebootRequired"
-        assert await read(central, label) == "a"
+    label = "OCPPCommCtrlr.NetworkConfigurationPriority"
+    async with a_pair() as (central, station):
+        assert await write(central, label, "1,0") == "RebootRequired"
+        assert await read(central, label) == "0"
         await station.reboot()
-        assert station.configuration(label) == "b"
+        assert station.configuration(label) == "1,0"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -274,8 +270,8 @@ async def test_parts_of_the_device_model_are_reported_by_component_and_criterion
                 return [answer["status"]]
             await central.until(
                 lambda: (
-                    not central.of("NotifyReport")[-1]["tbc"]
-                    and len(central.of("NotifyReport")) > known
+                    len(central.of("NotifyReport")) > known
+                    and not central.of("NotifyReport")[-1]["tbc"]
                 )
             )
             parts = central.of("NotifyReport")[known:]

@@ -159,7 +159,7 @@ async def test_a_transaction_may_outlive_the_plug_for_a_while():
 
 async def test_cut_off_it_charges_on_and_delivers_its_events_later_in_order():
     """Marked offline, numbered on, without a boot."""
-    async with a_pair(backoff_first_real_s=0.3) as (central, station):
+    async with a_pair(backoff_first_real_s=0.6) as (central, station):
         outlet = await charging(station)
         await station.wait_until(lambda each: each.owed == 0, 5)
         known = len(central.events)
@@ -530,7 +530,7 @@ async def test_faults_start_and_stop_twice_repeat_the_same_content():
 async def test_faults_of_order_and_number_show_in_the_events():
     """After a spell without a link the end comes first, and each number is 0."""
     faults = ("ended-first", "repeat-seq-no")
-    async with a_pair(*faults, backoff_first_real_s=0.3) as (central, station):
+    async with a_pair(*faults, backoff_first_real_s=0.7) as (central, station):
         outlet = await charging(station)
         await station.wait_until(lambda each: each.owed == 0, 5)
         station.cut()
