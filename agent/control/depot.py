@@ -54,6 +54,7 @@ class OutletView:
     allocated_w: float | None = None
     wants: Curve | None = None
     source: str = ""
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -133,12 +134,21 @@ class Depot:
             members = frozenset(item for item in outlets if item[0] in circuit.stations)
             found.append(Node(name=circuit.name, cap_w=circuit.cap_w, members=members))
         for station_id in {item[0] for item in outlets}:
+            factor = self.grid_factor(station_id)
             rated_w = self.traits_of(station_id).rated_w
-            external_w = self.state(station_id).external_w
-            rated_w = min(rated_w, external_w.get(EvseId(0), rated_w))
             members = frozenset(item for item in outlets if item[0] == station_id)
-            cap_w = rated_w * self.grid_factor(station_id)
-            found.append(Node(name=station_id, cap_w=cap_w, members=members))
+            found.append(
+                Node(
+                    name=station_id,
+                    cap_w=rated_w * factor,
+                    members=members,
+                    is_physical=True,
+                )
+            )
+            external_w = self.state(station_id).external_w.get(EvseId(0))
+            if external_w is not None and external_w < rated_w:
+                name = f"{station_id}, limited by another master"
+                found.append(Node(name=name, cap_w=external_w * factor, members=members))
         return found
 
     def open_sessions(self) -> list[Session]:

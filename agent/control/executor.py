@@ -8,23 +8,22 @@ every other outlet could be drawing until then (architecture.md sections 7 and 8
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from agent.control.depot import Depot, OutletView
-from agent.domain import plan, reconcile
-from agent.domain.allocator import Demand, Node, Reserve, allocate, worst_excess_w
+from agent.control.wishes import STATION, wish
+from agent.domain import reconcile
 from agent.domain.capability import Capabilities, ProfileForm, profile_form
-from agent.domain.curve import Curve, constant, higher_of, is_within, value_at
+from agent.domain.curve import value_at
 from agent.domain.errors import StoreFault
-from agent.domain.identity import MatchOutcome
 from agent.domain.ids import EvseId, Outlet, StationId
-from agent.domain.plan import PowerWindow
-from agent.domain.profile import Compiled, compile_default, compile_tx
+from agent.domain.power import ROOM_W, LimitOrder, OutletFacts, Verdict, decide
+from agent.domain.profile import compile_default
 from agent.domain.reconcile import OutletPower, Sent
-from agent.domain.session import Session, Transaction
+from agent.domain.session import Session
 from agent.ports import Answer, Clock, LimitSaved, OrderAnswer, Priority, Stations, Store
 
 log = structlog.get_logger()
@@ -36,30 +35,6 @@ COALESCE_S = 0.05
 CAPABILITY_WAIT_S = 1.6
 """Real seconds after connecting in which the station's own limits are waited for; what
 it says decides unit and number of periods. With a settle time of 1 s it suffices."""
-ROOM_W = 1.0
-"""Watts by which sums of tenths may be off."""
-STATION = EvseId(0)
-"""Where the default of a whole station is kept."""
-
-
-@dataclass(slots=True)
-class _Pass:
-    """One look at the whole depot; lives for one step."""
-
-    now: datetime
-    now_s: int
-    nodes: list[Node]
-    draws: dict[Outlet, Reserve] = field(default_factory=dict)
-    demands: dict[Outlet, Demand] = field(default_factory=dict)
-    sessions: dict[Outlet, tuple[Session, Transaction]] = field(default_factory=dict)
-
-    def has_room(self, outlet: Outlet, line: Curve) -> bool:
-        """Whether a new curve fits beside all other possible draws."""
-        held = self.draws[outlet]
-        tried = Reserve(holds=line, grid_factor=held.grid_factor)
-        concerned = [node for node in self.nodes if outlet in node.members]
-        draws = {**self.draws, outlet: tried}
-        return worst_excess_w(draws, concerned, from_s=self.now_s) <= ROOM_W
 
 
 class Executor:
@@ -112,104 +87,84 @@ class Executor:
 
     def _step(self, tasks: asyncio.TaskGroup) -> float | None:
         """Order what is due; returns when the next refresh is, in clock seconds."""
-        look = self._look()
-        self.passes += 1
-        self.last_pass_at = look.now
-        for station_id in {outlet[0] for outlet in look.draws}:
-            self._default(station_id, look, tasks)
-        fixed = {o: r for o, r in look.draws.items() if o not in look.demands}
-        shares = allocate(look.demands, fixed, look.nodes, from_s=look.now_s)
-        self._watch_cap(look)
-        wakes: list[float] = []
-        for outlet in self._reductions_first(look, shares):
-            self._serve(outlet, shares[outlet], look, tasks)
-            due_s = reconcile.wake_at(self._depot.power_of(outlet), look.now)
-            if due_s is not None and due_s < TICK_S:
-                wakes.append(due_s)
-        return min(wakes, default=None)
-
-    def _look(self) -> _Pass:
-        """Collect what every outlet wants and what it could be drawing."""
         depot = self._depot
         now = self._clock.now()
-        look = _Pass(now=now, now_s=int(now.timestamp()), nodes=depot.nodes())
-        for outlet in depot.all_outlets():
-            station_id, evse_id = outlet
-            state = depot.state(station_id)
-            traits = depot.traits_of(station_id)
-            session = state.session_at(evse_id)
-            running = session.open_transaction if session is not None else None
-            power = replace(
-                depot.power_of(outlet),
-                default_w=depot.power_of((station_id, STATION)).default_w,
-            )
-            factor = depot.grid_factor(station_id)
-            holds = reconcile.may_draw(
-                power,
-                transaction_id=running.transaction_id if running is not None else None,
-                rated_w=traits.rated_w,
-                fallback_w=traits.fallback_w,
-                measured_w=(session.meter.power_w or 0.0) if session is not None else 0.0,
-                now_s=look.now_s,
-            )
-            look.draws[outlet] = Reserve(holds=holds, grid_factor=factor)
-            view = depot.views.setdefault(outlet, OutletView())
-            if session is None or running is None:
-                depot.views[outlet] = OutletView()
-                continue
-            wants, window, source = self._wanted(session, outlet, now)
-            view.wants, view.source = wants, source
-            view.planned_w = value_at(wants, look.now_s)
-            look.sessions[outlet] = (session, running)
-            is_steerable = state.is_connected and power.verified is not False
-            if is_steerable:
-                look.demands[outlet] = Demand(
-                    wants=wants, floor_w=window.floor_w, grid_factor=factor
-                )
-            else:
-                view.allocated_w = value_at(holds, look.now_s)
-        return look
+        self.passes += 1
+        self.last_pass_at = now
+        for station_id in {outlet[0] for outlet in depot.all_outlets()}:
+            self._default(station_id, now, tasks)
+        facts = {outlet: self._facts(outlet, now, tasks) for outlet in depot.all_outlets()}
+        books = {outlet: self._book(outlet) for outlet in facts}
+        verdict = decide(facts, books, depot.nodes(), now=now)
+        self._watch_cap(verdict.excess_w)
+        self._show(facts, verdict, now)
+        for order in verdict.orders:
+            self._send(order, verdict.rules.get(order.outlet, ()), tasks)
+        wake_s = verdict.wake_s
+        return wake_s if wake_s is not None and wake_s < TICK_S else None
 
-    def _wanted(
-        self, session: Session, outlet: Outlet, now: datetime
-    ) -> tuple[Curve, PowerWindow, str]:
-        """Tell what this session should draw, by plan or by policy."""
-        depot, policy = self._depot, self._depot.policy
-        traits = depot.traits_of(outlet[0])
+    def _book(self, outlet: Outlet) -> OutletPower:
+        """The outlet's book with the default of its station."""
+        common = self._depot.power_of((outlet[0], STATION))
+        return replace(
+            self._depot.power_of(outlet),
+            default_w=common.default_w,
+            default_tried_w=common.default_tried_w,
+        )
+
+    def _facts(
+        self, outlet: Outlet, now: datetime, tasks: asyncio.TaskGroup
+    ) -> OutletFacts:
+        """Collect what the world shows of one outlet."""
+        depot = self._depot
+        station_id, evse_id = outlet
+        state = depot.state(station_id)
+        traits = depot.traits_of(station_id)
+        session = state.session_at(evse_id)
+        running = session.open_transaction if session is not None else None
+        fact = OutletFacts(
+            rated_w=traits.rated_w,
+            fallback_w=traits.fallback_w,
+            grid_factor=depot.grid_factor(station_id),
+            is_connected=state.is_connected,
+            has_own_default="no-default-profile" in traits.quirks,
+            measured_w=(session.meter.power_w or 0.0) if session is not None else 0.0,
+        )
+        if session is None or running is None:
+            return fact
         form = self._form(*outlet)
-        vehicle = (
-            depot.registry.get(session.vehicle_id)
-            if session.vehicle_id is not None
-            else None
-        )
-        schedule = depot.schedules.get(session.schedule_id) if session.schedule_id else None
-        plan_now = schedule.plan if schedule is not None else None
-        limits = [traits.rated_w]
-        external_w = depot.state(outlet[0]).external_w
-        limits += [external_w[key] for key in (STATION, outlet[1]) if key in external_w]
-        minimums = [form.minimum_w]
-        can_pause = form.zero_allowed
-        if vehicle is not None:
-            limits += [vehicle.max_w] if vehicle.max_w else []
-            minimums += [vehicle.min_w] if vehicle.min_w else []
-            can_pause = can_pause and vehicle.can_pause
-        if plan_now is not None:
-            limits += [plan_now.max_w] if plan_now.max_w else []
-            minimums += [plan_now.min_w] if plan_now.min_w else []
-            can_pause = can_pause and plan_now.can_pause is not False
-        max_w = min(limits)
-        window = PowerWindow(
-            min_w=min(max(minimums), max_w),
-            max_w=max_w,
-            can_pause=can_pause and vehicle is not None,
-            after_plan=policy.after_plan,
-        )
-        if session.match is not MatchOutcome.UNIQUE or vehicle is None:
-            return constant(min(policy.unmatched_w, max_w)), window, "unmatched"
-        is_usable = plan_now is not None and depot.is_plan_trusted(now)
-        if not is_usable or plan_now is None or not vehicle.follows_schedule:
-            return constant(min(policy.unplanned_w, max_w)), window, "unplanned"
-        return plan.wanted(plan_now, window), window, "plan"
+        asked = wish(depot, session, outlet, form, now)
+        is_ready = self._is_ready(station_id)
+        if not is_ready:
+            self._wait_for(station_id, tasks)
+        view = depot.views.setdefault(outlet, OutletView())
+        view.wants, view.source = asked.line, asked.source
+        fact.is_ready = is_ready
+        fact.is_busy = outlet in self._in_flight
+        fact.transaction_id = running.transaction_id
+        fact.started_at = running.started_at
+        fact.is_doubted = running.is_doubted
+        fact.wants = asked.line
+        fact.form = form
+        fact.floor_w = asked.window.floor_w
+        fact.rules = asked.rules
+        return fact
+
+    def _show(
+        self, facts: dict[Outlet, OutletFacts], verdict: Verdict, now: datetime
+    ) -> None:
+        """Keep what people are shown of each outlet."""
+        now_s = int(now.timestamp())
+        for outlet, fact in facts.items():
+            if fact.transaction_id is None or fact.wants is None:
+                self._depot.views[outlet] = OutletView()
+                continue
+            view = self._depot.views[outlet]
+            share = verdict.shares.get(outlet)
+            line = share if share is not None else verdict.holds[outlet].holds
+            view.planned_w = value_at(fact.wants, now_s)
+            view.allocated_w = value_at(line, now_s)
+            view.rules = verdict.rules.get(outlet, fact.rules)
 
     def _form(self, station_id: StationId, evse_id: EvseId = STATION) -> ProfileForm:
         depot = self._depot
@@ -222,76 +177,22 @@ class Executor:
             offline_max_s=depot.policy.offline_max_s,
         )
 
-    def _reductions_first(self, look: _Pass, shares: dict[Outlet, Curve]) -> list[Outlet]:
-        def is_raise(outlet: Outlet) -> bool:
-            installed = look.draws[outlet].holds
-            return is_within(installed, shares[outlet], look.now_s)
-
-        # Outlets that do not follow are told again what they should do.
-        for outlet in look.sessions:
-            if outlet not in shares and self._depot.state(outlet[0]).is_connected:
-                wants = self._depot.views[outlet].wants
-                if wants is not None:
-                    shares[outlet] = wants
-        return sorted(shares, key=lambda outlet: (is_raise(outlet), outlet))
-
-    def _serve(
-        self, outlet: Outlet, share: Curve, look: _Pass, tasks: asyncio.TaskGroup
+    def _send(
+        self, order: LimitOrder, rules: tuple[str, ...], tasks: asyncio.TaskGroup
     ) -> None:
-        """Order one outlet's limit if it is due and fits."""
-        depot = self._depot
-        depot.views[outlet].allocated_w = value_at(share, look.now_s)
-        if outlet in self._in_flight:
+        """Let an order leave: it is in the books before anything else happens."""
+        outlet = order.outlet
+        session = self._depot.state(outlet[0]).session_at(outlet[1])
+        if session is None:
             return
-        if not self._is_ready(outlet[0]):
-            self._wait_for(outlet[0], tasks)
-            return
-        session, running = look.sessions[outlet]
-        if running.is_doubted:
-            return  # it may be over: the station's queue or its answer will tell (C3)
-        want = self._compile(outlet, share, running, look.now)
-        installed = look.draws[outlet].holds
-        power = depot.power_of(outlet)
-        is_lower = is_within(want.allows, installed, look.now_s)
-        room = is_lower or look.has_room(outlet, want.allows)
-        order = reconcile.next_order(
-            power,
-            want.allows,
-            transaction_id=running.transaction_id,
-            installed=installed,
-            room=room,
-            now=look.now,
-            exact_until_s=want.exact_until_s,
-        )
-        if order is None:
-            return
-        compiled = want if room else self._compile(outlet, order.line, running, look.now)
-        highest = higher_of([installed, compiled.allows], look.now_s)
-        look.draws[outlet] = replace(look.draws[outlet], holds=highest)
-        sent = Sent(
-            transaction_id=running.transaction_id,
-            allows=compiled.allows,
-            exact_until_s=compiled.exact_until_s,
-            sent_at=look.now,
-        )
         self._in_flight.add(outlet)
-        depot.power[outlet] = reconcile.ordered(power, sent)
-        priority = Priority.REDUCTION if order.is_reduction else Priority.LIMIT
-        tasks.create_task(
-            self._order(outlet, compiled, sent, session, order.reason, priority),
-            name=f"order-{outlet[0]}-{outlet[1]}",
+        self._depot.power[outlet] = replace(
+            order.power,
+            default_w=self._depot.power_of(outlet).default_w,
+            default_tried_w=None,
         )
-
-    def _compile(
-        self, outlet: Outlet, line: Curve, running: Transaction, now: datetime
-    ) -> Compiled:
-        return compile_tx(
-            line,
-            evse_id=outlet[1],
-            transaction_id=running.transaction_id,
-            form=self._form(*outlet),
-            now=now,
-            transaction_started_at=running.started_at,
+        tasks.create_task(
+            self._order(order, session, rules), name=f"order-{outlet[0]}-{outlet[1]}"
         )
 
     def _is_ready(self, station_id: StationId) -> bool:
@@ -321,33 +222,33 @@ class Executor:
     # --- orders -----------------------------------------------------------------------
 
     async def _order(
-        self,
-        outlet: Outlet,
-        compiled: Compiled,
-        sent: Sent,
-        session: Session,
-        reason: str,
-        priority: Priority,
+        self, order: LimitOrder, session: Session, rules: tuple[str, ...]
     ) -> None:
         """Send one limit: what may hold is on disk before it leaves."""
         depot = self._depot
+        outlet, sent = order.outlet, order.sent
+        priority = Priority.REDUCTION if order.is_reduction else Priority.LIMIT
         fields = {
             "station_id": outlet[0],
             "evse_id": outlet[1],
             "session_id": session.session_id,
             "vehicle_id": session.vehicle_id,
-            "limit_w": value_at(compiled.allows, sent.sent_at.timestamp()),
+            "limit_w": value_at(order.compiled.allows, sent.sent_at.timestamp()),
         }
         try:
             await self._save(outlet)
             log.info(
-                "limit_sent", **fields, reason=reason, source=depot.views[outlet].source
+                "limit_sent",
+                **fields,
+                reason=order.reason,
+                source=depot.views[outlet].source if outlet in depot.views else "",
+                rules=list(rules),
             )
             self.orders += 1
             answer = await self._stations.set_limit(
                 outlet[0],
                 outlet[1],
-                compiled.profile,
+                order.compiled.profile,
                 priority,
                 lambda late: self._late(outlet, sent, late),
             )
@@ -396,7 +297,7 @@ class Executor:
     # --- the safe default -----------------------------------------------------------
 
     def _default(
-        self, station_id: StationId, look: _Pass, tasks: asyncio.TaskGroup
+        self, station_id: StationId, now: datetime, tasks: asyncio.TaskGroup
     ) -> None:
         """Keep a safe TxDefaultProfile on every station (rule 4 of ocpp-depot.md)."""
         depot = self._depot
@@ -410,12 +311,16 @@ class Executor:
         is_wanted = power.needs_confirmation or power.detail != _default_mark(
             traits.fallback_w
         )
-        if not is_wanted or not _may_retry(power, look.now):
+        if not is_wanted or not _may_retry(power, now):
             return
         self._in_flight.add(outlet)
-        depot.power[outlet] = replace(power, last_order_at=look.now)
+        depot.power[outlet] = replace(
+            power,
+            last_order_at=now,
+            default_tried_w=max(traits.fallback_w, power.default_tried_w or 0.0),
+        )
         tasks.create_task(
-            self._order_default(station_id, traits.fallback_w, look.now),
+            self._order_default(station_id, traits.fallback_w, now),
             name=f"default-{station_id}",
         )
 
@@ -441,6 +346,7 @@ class Executor:
                 power = replace(
                     power,
                     default_w=allows_w,
+                    default_tried_w=None,
                     needs_confirmation=False,
                     failures=0,
                     detail=_default_mark(fallback_w),
@@ -452,7 +358,12 @@ class Executor:
                     answer=answer.answer,
                     reason=answer.detail,
                 )
-                power = replace(power, failures=power.failures + 1)
+                is_known = answer.answer in (Answer.REFUSED, Answer.ERROR)
+                power = replace(
+                    power,
+                    failures=power.failures + 1,
+                    default_tried_w=None if is_known else power.default_tried_w,
+                )
             depot.power[outlet] = power
             await self._save(outlet)
         except StoreFault as fault:
@@ -480,16 +391,8 @@ class Executor:
 
     # --- alarms ---------------------------------------------------------------------
 
-    def _watch_cap(self, look: _Pass) -> None:
-        """Say so when what could be drawn does not fit, once per spell."""
-        soon = {
-            outlet: Reserve(
-                holds=constant(value_at(item.holds, look.now_s)),
-                grid_factor=item.grid_factor,
-            )
-            for outlet, item in look.draws.items()
-        }
-        excess_w = worst_excess_w(soon, look.nodes, from_s=look.now_s)
+    def _watch_cap(self, excess_w: float) -> None:
+        """Say so when what could be drawn now does not fit, once per spell."""
         is_over = excess_w > ROOM_W
         if is_over and not self._warned_cap:
             log.warning(

@@ -11,19 +11,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.domain.curve import Curve, curve, edges, floor_tenth, value_at
-from agent.domain.ids import Outlet
+from agent.domain.curve import EVER_S, Curve, curve, edges, floor_tenth, value_at
+from agent.domain.ids import Outlet, StationId
 
 EPSILON_W = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
-    """What an outlet wants, W at the outlet; ``grid_factor`` is W in per W out."""
+    """What an outlet wants, W at the outlet; ``grid_factor`` is W in per W out.
+
+    ``reserve_w`` is what it may draw whatever share it gets: the default of the next
+    vehicle. ``need_w`` is the mean power that it needs until it leaves, ``laxity_s`` how
+    long it could wait and still get it at full power; ``rank`` orders classes, 0 first.
+    """
 
     wants: Curve
     floor_w: float
     grid_factor: float = 1.0
+    reserve_w: float = 0.0
+    need_w: float = 0.0
+    laxity_s: float = EVER_S
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +45,15 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A feeder: the grid-side power of its members together stays under ``cap_w``."""
+    """A feeder: the grid-side power of its members together stays under ``cap_w``.
+
+    A physical one (a station's own power electronics) cannot pass its cap at all.
+    """
 
     name: str
     cap_w: float
     members: frozenset[Outlet]
+    is_physical: bool = False
 
 
 def allocate(
@@ -52,7 +65,9 @@ def allocate(
 ) -> dict[Outlet, Curve]:
     """Give every demand a curve; the sum stays under every cap from ``from_s`` on.
 
-    Where even the floors do not fit, they shrink in proportion: the cap comes first.
+    Where even the floors do not fit, those that could wait longest get nothing: half of
+    a minimum wakes nobody, and the cap comes first. Then what each needs until it
+    leaves is served, least laxity first, and the rest is shared evenly (D3).
     """
     lines = [item.wants for item in demands.values()]
     lines += [item.holds for item in reserves.values()]
@@ -74,12 +89,38 @@ def worst_excess_w(
     """By how much the draws pass the tightest cap at the worst instant, W (or below)."""
     worst = float("-inf")
     times = edges([item.holds for item in draws.values()], from_s)
-    for node in nodes:
-        members = [item for outlet, item in draws.items() if outlet in node.members]
-        for at_s in times:
-            sum_w = sum(value_at(m.holds, at_s) * m.grid_factor for m in members)
-            worst = max(worst, sum_w - node.cap_w)
+    ratings = _ratings(nodes)
+    for at_s in times:
+        powers = {
+            outlet: value_at(item.holds, at_s) * item.grid_factor
+            for outlet, item in draws.items()
+        }
+        for node in nodes:
+            worst = max(worst, _possible_w(powers, node, ratings) - node.cap_w)
     return worst
+
+
+def _ratings(nodes: Sequence[Node]) -> dict[StationId, float]:
+    """What each station can draw at most, grid side: its physical node's cap."""
+    return {
+        station_id: node.cap_w
+        for node in nodes
+        if node.is_physical
+        for station_id in {outlet[0] for outlet in node.members}
+    }
+
+
+def _possible_w(
+    powers: Mapping[Outlet, float], node: Node, ratings: Mapping[StationId, float]
+) -> float:
+    """The sum of a node's members; no station counts for more than it can draw."""
+    if node.is_physical:
+        return _sum(powers, node)
+    sums: dict[StationId, float] = {}
+    for outlet, power_w in powers.items():
+        if outlet in node.members:
+            sums[outlet[0]] = sums.get(outlet[0], 0.0) + power_w
+    return sum(min(sum_w, ratings.get(name, sum_w)) for name, sum_w in sums.items())
 
 
 def _divide(
@@ -88,19 +129,30 @@ def _divide(
     nodes: Sequence[Node],
     at_s: int,
 ) -> dict[Outlet, float]:
-    free = [_free_w(node, reserves, at_s) for node in nodes]
+    ratings = _ratings(nodes)
+    free = [_free_w(node, reserves, at_s, ratings) for node in nodes]
     wants = {
         outlet: value_at(item.wants, at_s) * item.grid_factor
         for outlet, item in demands.items()
     }
-    if _all_fit(wants, nodes, free):
+    held = {o: item.reserve_w * item.grid_factor for o, item in demands.items()}
+    most = {outlet: max(wants[outlet], held[outlet]) for outlet in demands}
+    if _all_fit(most, nodes, free):
         return {outlet: value_at(item.wants, at_s) for outlet, item in demands.items()}
-    floors = {
-        outlet: min(item.floor_w * item.grid_factor, wants[outlet])
-        for outlet, item in demands.items()
-    }
-    given = _shrink(floors, nodes, free)
-    _fill(given, wants, nodes, free)
+    given = _shrink(held, nodes, free)
+    urgent = sorted(demands, key=lambda o: (demands[o].rank, demands[o].laxity_s, o))
+    for outlet in urgent:
+        item = demands[outlet]
+        floor_w = min(item.floor_w * item.grid_factor, wants[outlet])
+        _lift(given, outlet, floor_w, nodes, free, is_whole=True)
+    for outlet in urgent:
+        item = demands[outlet]
+        need_w = min(item.need_w * item.grid_factor, wants[outlet])
+        _lift(given, outlet, need_w, nodes, free)
+    for rank in sorted({item.rank for item in demands.values()}):
+        _fill(
+            given, {o: w for o, w in most.items() if demands[o].rank == rank}, nodes, free
+        )
     return {
         outlet: min(
             value_at(item.wants, at_s), floor_tenth(given[outlet] / item.grid_factor)
@@ -109,13 +161,38 @@ def _divide(
     }
 
 
-def _free_w(node: Node, reserves: Mapping[Outlet, Reserve], at_s: int) -> float:
-    taken = sum(
-        value_at(item.holds, at_s) * item.grid_factor
+def _lift(
+    given: dict[Outlet, float],
+    outlet: Outlet,
+    level_w: float,
+    nodes: Sequence[Node],
+    free: Sequence[float],
+    *,
+    is_whole: bool = False,
+) -> None:
+    """Raise one share to a level as far as its feeders have room, or not at all."""
+    step_w = level_w - given[outlet]
+    for node, free_w in zip(nodes, free, strict=True):
+        if outlet in node.members:
+            room_w = free_w - _sum(given, node)
+            if is_whole and step_w > room_w + EPSILON_W:
+                return
+            step_w = min(step_w, room_w)
+    if step_w > 0:
+        given[outlet] += step_w
+
+
+def _free_w(
+    node: Node,
+    reserves: Mapping[Outlet, Reserve],
+    at_s: int,
+    ratings: Mapping[StationId, float],
+) -> float:
+    powers = {
+        outlet: value_at(item.holds, at_s) * item.grid_factor
         for outlet, item in reserves.items()
-        if outlet in node.members
-    )
-    return max(node.cap_w - taken, 0.0)
+    }
+    return max(node.cap_w - _possible_w(powers, node, ratings), 0.0)
 
 
 def _all_fit(
@@ -152,7 +229,7 @@ def _fill(
     free: Sequence[float],
 ) -> None:
     """Raise the lowest shares together until each meets its want or a full feeder."""
-    rising = {outlet for outlet in given if wants[outlet] - given[outlet] > EPSILON_W}
+    rising = {outlet for outlet in wants if wants[outlet] - given[outlet] > EPSILON_W}
     while rising:
         level_w = min(given[outlet] for outlet in rising)
         lowest = {outlet for outlet in rising if given[outlet] <= level_w + EPSILON_W}

@@ -27,6 +27,9 @@ AC_MINIMUM_A = 6.0
 DC_MINIMUM_W = 1000.0
 """Kempower treats lower limits as 0 (LIM-05)."""
 
+SMART_CHARGING = "smartchargingctrlr"
+"""The component of 2.x that tells what a station can do with profiles, lower case."""
+
 QUIRKS = {
     "stack-level-0": "only stack level 0 is accepted (ABB Terra, Wallbox; PRF-03)",
     "no-connector-0": "profiles on connector 0 are refused (PRF-02)",
@@ -115,6 +118,38 @@ def read_configuration(keys: Mapping[str, str]) -> Capabilities:
     )
 
 
+def read_variables(
+    values: Mapping[tuple[str, str, str], str],
+    *,
+    evses: int | None = None,
+    profiles_max: int | None = None,
+) -> Capabilities:
+    """Read capabilities from 2.x variables (B6), by (component, variable, instance).
+
+    Names are in lower case. ``evses`` is how many the inventory lists; ``profiles_max``
+    is the maxLimit of ``Entries[ChargingProfiles]``, whose value is something else: how
+    many profiles are installed now. Names of features are in lower case too.
+    """
+    own = {key[1:]: text for key, text in values.items() if key[0] == SMART_CHARGING}
+    flags = [_flag(own.get((name, ""))) for name in ("available", "enabled")]
+    return Capabilities(
+        units=_units(own.get(("rateunit", ""), "")),
+        periods_max=_count(own.get(("periodsperschedule", ""))),
+        stack_level_max=_count(own.get(("profilestacklevel", ""))),
+        profiles_max=profiles_max,
+        connectors=evses,
+        has_smart_charging=False if False in flags else True if True in flags else None,
+        is_known=bool(values) or evses is not None,
+        features=frozenset(
+            instance
+            for (name, instance), text in own.items()
+            if name == "supportsfeature" and instance and _flag(text)
+        ),
+        external_ids_max=_count(own.get(("maxexternalconstraintsid", ""))),
+        transactions_persist=_flag(own.get(("chargingprofilepersistence", "txprofile"))),
+    )
+
+
 def profile_form(
     said: Capabilities,
     traits: StationTraits,
@@ -168,6 +203,11 @@ def _units(text: str) -> frozenset[RateUnit]:
     if words & {"power", "w", "watts", "watt"}:
         found.add(RateUnit.WATT)
     return frozenset(found)
+
+
+def _flag(text: str | None) -> bool | None:
+    word = "" if text is None else text.strip("[]\"' ").lower()
+    return {"true": True, "1": True, "false": False, "0": False}.get(word)
 
 
 def _count(text: str | None) -> int | None:

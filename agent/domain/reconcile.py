@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from agent.domain.curve import (
     EVER_S,
+    TOLERANCE_W,
     Curve,
     constant,
     edges,
@@ -35,6 +36,8 @@ SETTLE_S = 90.0
 OVER_FACTOR = 1.05
 OVER_MARGIN_W = 500.0
 """Measured power may pass a limit by 5 % and 0.5 kW: meters and ramps (B12)."""
+DEAF_FACTOR = 1.5
+"""A meter that shows more than this times the rating is the meter's fault."""
 STRIKES_MAX = 3
 """Samples over the limit before an outlet counts as not following (B12)."""
 
@@ -65,6 +68,9 @@ class OutletPower:
     ``confirmed`` was accepted. ``doubtful`` was sent and not answered: it may hold.
     ``default_w`` is the accepted safe default, None until the station took one.
     ``quiet_until``: the station wants no order before (RateLimitExceeded of 2.1).
+    ``earlier``: what was doubtful before the newest order. ``unproved``: what the outlet
+    was allowed before an accepted reduction that no measurement has shown yet.
+    ``default_tried_w``: a default that was sent and not answered.
     """
 
     confirmed: Sent | None = None
@@ -79,6 +85,9 @@ class OutletPower:
     changed_at: datetime | None = None
     detail: str = ""
     quiet_until: datetime | None = None
+    earlier: Sent | None = None
+    unproved: Curve | None = None
+    default_tried_w: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,27 +107,46 @@ def may_draw(
     fallback_w: float,
     measured_w: float,
     now_s: int,
+    is_connected: bool = False,
 ) -> Curve:
     """Tell what an outlet could be drawing, given everything known (W at the outlet).
 
     Without a transaction: the default that a newcomer would get. With one: the
-    installed profile, or any that may be installed; an outlet that does not follow
-    is taken at what it draws, if that is more.
+    installed profile, any that may be installed, and the default, for the next vehicle
+    may start on it before we hear of it. A reduction counts when a measurement has shown
+    it. An outlet that does not follow may draw all that it can. A connected station that
+    has not taken the default yet is free to give its rated power; of one that is away
+    the operator's word (``fallback_w``) is taken.
     """
+    default_w = default_of(
+        power, rated_w=rated_w, fallback_w=fallback_w, is_connected=is_connected
+    )
     if transaction_id is None:
-        idle_w = power.default_w if power.default_w is not None else fallback_w
-        return constant(min(idle_w, rated_w))
-    base = power.default_w if power.default_w is not None else rated_w
+        return constant(default_w)
+    lines = [constant(default_w)]
     own = power.confirmed
     if own is not None and own.transaction_id == transaction_id:
-        line = own.allows
-    else:
-        line = constant(min(base, rated_w))
-    if power.doubtful is not None:
-        line = higher_of([line, power.doubtful.allows], now_s)
+        lines.append(own.allows)
+    elif power.default_w is None:
+        lines.append(constant(rated_w))
+    lines += [item.allows for item in (power.doubtful, power.earlier) if item is not None]
+    if power.unproved is not None:
+        lines.append(lower_of([power.unproved, constant(measured_w)], now_s))
     if power.verified is False:
-        line = higher_of([line, constant(min(measured_w, rated_w * 1.1))], now_s)
-    return line
+        lines.append(constant(max(rated_w, min(measured_w, rated_w * DEAF_FACTOR))))
+    return higher_of(lines, now_s)
+
+
+def default_of(
+    power: OutletPower, *, rated_w: float, fallback_w: float, is_connected: bool
+) -> float:
+    """Tell what an outlet gives a vehicle that nobody planned for, W."""
+    known_w = power.default_w
+    if known_w is None:
+        known_w = rated_w if is_connected else fallback_w
+    if power.default_tried_w is not None:
+        known_w = max(known_w, power.default_tried_w)
+    return min(known_w, rated_w)
 
 
 def next_order(
@@ -126,7 +154,7 @@ def next_order(
     want: Curve,
     *,
     transaction_id: TransactionId,
-    installed: Curve,
+    held: Curve,
     room: bool,
     now: datetime,
     exact_until_s: int = EVER_S,
@@ -134,16 +162,16 @@ def next_order(
     """Decide what to send to an outlet with a running transaction, if anything.
 
     ``want`` is the curve as the station would store it, exact until ``exact_until_s``;
-    ``installed`` what it may be drawing now, ``room`` whether the whole of ``want`` fits
-    beside all other outlets' possible draws. Without room only what lowers is sent.
+    ``held`` what it may be drawing (``may_draw``), ``room`` whether the whole of ``want``
+    fits beside all other outlets' possible draws. Without room only what is held already
+    is sent.
     """
     now_s = int(now.timestamp())
     own = power.confirmed
     is_mine = own is not None and own.transaction_id == transaction_id
+    installed = _installed(power, transaction_id, held, now_s)
     is_lower = not is_within(installed, want, now_s)
-    line = want if room else lower_of([want, installed], now_s)
-    if not room and is_same(line, installed, now_s) and is_mine:
-        return None
+    line = want if room else lower_of([want, held], now_s)
     if is_mine and own is not None and power.doubtful is None:
         due_s = own.sent_at.timestamp() + _half_life_s(own)
         until_s = max(own.exact_until_s, now_s + 1)
@@ -160,6 +188,21 @@ def next_order(
     if not _is_time(power, now, is_reduction=is_lower):
         return None
     return Ordered(line=line, is_reduction=is_lower, reason=reason)
+
+
+def _installed(
+    power: OutletPower, transaction_id: TransactionId, held: Curve, now_s: int
+) -> Curve:
+    """The profiles that are or may be installed for a transaction, highest of them."""
+    lines = [
+        item.allows
+        for item in (power.confirmed, power.doubtful, power.earlier)
+        if item is not None and item.transaction_id == transaction_id
+    ]
+    own = power.confirmed
+    if own is None or own.transaction_id != transaction_id:
+        lines.append(held)
+    return higher_of(lines, now_s)
 
 
 def _is_trifle(
@@ -190,23 +233,36 @@ def wake_at(power: OutletPower, now: datetime) -> float | None:
 
 
 def ordered(power: OutletPower, sent: Sent) -> OutletPower:
-    """Account for an order that leaves now: it may hold from this moment on."""
-    both = sent
-    if power.doubtful is not None:
-        allows = higher_of(
-            [power.doubtful.allows, sent.allows], int(sent.sent_at.timestamp())
-        )
-        both = replace(sent, allows=allows)
-    return replace(power, doubtful=both, last_order_at=sent.sent_at)
+    """Account for an order that leaves now: it may hold from this moment on.
+
+    What was doubtful before stays so until an order is accepted: a refusal of the new
+    one says nothing about the old one.
+    """
+    earlier = power.doubtful
+    if earlier is not None and power.earlier is not None:
+        from_s = int(sent.sent_at.timestamp())
+        allows = higher_of([earlier.allows, power.earlier.allows], from_s)
+        earlier = replace(earlier, allows=allows)
+    return replace(
+        power,
+        doubtful=sent,
+        earlier=earlier or power.earlier,
+        last_order_at=sent.sent_at,
+    )
 
 
 def accepted(power: OutletPower, sent: Sent, now: datetime) -> OutletPower:
-    """Account for an accepted order: wanted becomes installed."""
+    """Account for an accepted order: wanted becomes installed.
+
+    Until a measurement shows a reduction, what was possible before stays possible.
+    """
     is_change = _is_change(power.confirmed, sent, now)
     return replace(
         power,
         confirmed=sent,
         doubtful=None,
+        earlier=None,
+        unproved=_unproved(power, sent, int(now.timestamp())),
         order=OrderState.CONFIRMED,
         failures=0,
         needs_confirmation=False,
@@ -224,7 +280,8 @@ def refused(
     """Account for a refused order: the old limit still rules (PRF-12)."""
     return replace(
         power,
-        doubtful=None,
+        doubtful=power.earlier,
+        earlier=None,
         order=OrderState.REFUSED,
         failures=power.failures + (quiet_until is None),
         detail=detail,
@@ -240,6 +297,23 @@ def unanswered(power: OutletPower, detail: str) -> OutletPower:
         failures=power.failures + 1,
         detail=detail,
     )
+
+
+def _unproved(power: OutletPower, sent: Sent, now_s: int) -> Curve | None:
+    """What may still be drawn now beyond a newly accepted limit, until it is shown."""
+    before = [
+        item.allows
+        for item in (power.confirmed, power.earlier)
+        if item is not None and item.transaction_id == sent.transaction_id
+    ]
+    if power.unproved is not None:
+        before.append(power.unproved)
+    if not before:
+        return None
+    held_w = max(value_at(line, now_s) for line in before)
+    if held_w <= value_at(sent.allows, now_s) + TOLERANCE_W:
+        return None
+    return constant(held_w)
 
 
 def doubted(power: OutletPower) -> OutletPower:
@@ -262,6 +336,10 @@ def checked(
     if own is None or own.transaction_id != transaction_id or power.changed_at is None:
         return power
     since_s = (measured_at - power.changed_at).total_seconds()
+    if power.unproved is not None and since_s > 0:
+        limit_w = value_at(own.allows, measured_at.timestamp())
+        if measured_w <= limit_w * OVER_FACTOR + OVER_MARGIN_W:
+            power = replace(power, unproved=None)
     at_s = measured_at.timestamp()
     allowed_w = max(value_at(own.allows, at_s), value_at(own.allows, at_s - SETTLE_S))
     if measured_w <= allowed_w * OVER_FACTOR + OVER_MARGIN_W:

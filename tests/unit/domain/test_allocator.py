@@ -174,16 +174,54 @@ def test_what_one_does_not_want_goes_to_the_others():
     assert [shares[o][0][1] for o in OUTLETS[:3]] == [5000.0, 30_000.0, 30_000.0]
 
 
-def test_floors_that_do_not_fit_shrink_in_proportion():
+def test_floors_that_do_not_fit_are_given_whole_to_those_that_cannot_wait():
+    """Half of a minimum wakes nobody: who could wait longest gets what is left."""
     demands = {
-        outlet: Demand(wants=constant(want_w), floor_w=want_w)
-        for outlet, want_w in zip(OUTLETS, [3000.0, 1000.0], strict=False)
+        outlet: Demand(wants=constant(3000.0), floor_w=3000.0, laxity_s=laxity_s)
+        for outlet, laxity_s in zip(OUTLETS, [9000.0, 60.0, 600.0], strict=False)
     }
-    nodes = [Node(name="site", cap_w=2000.0, members=frozenset(demands))]
+    nodes = [Node(name="site", cap_w=7000.0, members=frozenset(demands))]
 
     shares = allocate(demands, {}, nodes, from_s=NOW_S)
 
-    assert [shares[o][0][1] for o in OUTLETS[:2]] == [1500.0, 500.0]
+    assert [shares[o][0][1] for o in OUTLETS[:3]] == [1000.0, 3000.0, 3000.0]
+
+
+def test_a_higher_class_is_served_before_a_lower_one():
+    demands = {
+        outlet: Demand(wants=constant(50_000.0), floor_w=1000.0, rank=rank)
+        for outlet, rank in zip(OUTLETS, [1, 0], strict=False)
+    }
+    nodes = [Node(name="site", cap_w=60_000.0, members=frozenset(demands))]
+
+    shares = allocate(demands, {}, nodes, from_s=NOW_S)
+
+    assert [shares[o][0][1] for o in OUTLETS[:2]] == [10_000.0, 50_000.0]
+
+
+def test_what_is_needed_until_departure_comes_before_an_even_share():
+    demands = {
+        OUTLETS[0]: Demand(wants=constant(90_000.0), floor_w=0.0, need_w=70_000.0),
+        OUTLETS[1]: Demand(wants=constant(90_000.0), floor_w=0.0, need_w=10_000.0),
+    }
+    nodes = [Node(name="site", cap_w=100_000.0, members=frozenset(demands))]
+
+    shares = allocate(demands, {}, nodes, from_s=NOW_S)
+
+    assert [shares[o][0][1] for o in OUTLETS[:2]] == [70_000.0, 30_000.0]
+
+
+def test_a_default_that_may_be_drawn_anyway_is_kept_free():
+    one, other = OUTLETS[:2]
+    demands = {
+        one: Demand(wants=constant(0.0), floor_w=0.0, reserve_w=5000.0),
+        other: Demand(wants=constant(50_000.0), floor_w=0.0, reserve_w=5000.0),
+    }
+    nodes = [Node(name="site", cap_w=50_000.0, members=frozenset(demands))]
+
+    shares = allocate(demands, {}, nodes, from_s=NOW_S)
+
+    assert [shares[o][0][1] for o in (one, other)] == [0.0, 45_000.0]
 
 
 def test_what_a_reserve_may_draw_is_nobodys():

@@ -16,6 +16,7 @@ from agent.domain.capability import (
     StationTraits,
     profile_form,
     read_configuration,
+    read_variables,
 )
 
 W, A = RateUnit.WATT, RateUnit.AMPERE
@@ -174,3 +175,78 @@ def test_quirks_set_by_hand_win_over_what_the_station_says():
         whole_amps=True,
         zero_allowed=False,
     )
+
+
+CTRLR = "smartchargingctrlr"
+
+
+def _variables(**values):
+    return {(CTRLR, *name.partition("__")[::2]): text for name, text in values.items()}
+
+
+def test_variables_of_2x_say_what_the_keys_of_16_say_and_more():
+    """B6: the same fields, and those of 2.1."""
+    values = _variables(
+        available="true",
+        enabled=" True ",
+        profilestacklevel="3",
+        rateunit="A,W",
+        periodsperschedule="24",
+        entries__chargingprofiles="2",
+        supportsfeature__dynamicprofiles="true",
+        supportsfeature__limitatsoc="false",
+        maxexternalconstraintsid="99",
+        chargingprofilepersistence__txprofile="false",
+    )
+
+    assert read_variables(values, evses=2, profiles_max=20) == Capabilities(
+        units=frozenset({A, W}),
+        periods_max=24,
+        stack_level_max=3,
+        profiles_max=20,
+        connectors=2,
+        has_smart_charging=True,
+        is_known=True,
+        features=frozenset({"dynamicprofiles"}),
+        external_ids_max=99,
+        transactions_persist=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, None),
+        ({"available": "true"}, True),
+        ({"enabled": "true"}, True),
+        ({"available": "true", "enabled": "false"}, False),
+        ({"available": "false", "enabled": "true"}, False),
+        ({"available": "maybe"}, None),
+    ],
+)
+def test_smart_charging_is_there_unless_the_station_denies_it(values, expected):
+    """A missing variable is no proof of a missing feature."""
+    assert read_variables(_variables(**values)).has_smart_charging is expected
+
+
+def test_variables_of_other_components_are_no_capabilities():
+    """A vendor's component may have a RateUnit too."""
+    said = read_variables({("vendorctrlr", "rateunit", ""): "A"})
+
+    assert said == Capabilities(is_known=True)
+    assert read_variables({}) == Capabilities()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.dictionaries(
+        st.tuples(st.just(CTRLR), st.text(max_size=9), st.text(max_size=9)),
+        st.text(max_size=20),
+        max_size=5,
+    ),
+    st.text(),
+)
+def test_no_variable_makes_reading_fail(values, text):
+    for name in ("available", "rateunit", "periodsperschedule", "profilestacklevel"):
+        said = read_variables({**values, **_variables(**{name: text})})
+        profile_form(said, _traits())

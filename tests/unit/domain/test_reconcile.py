@@ -43,12 +43,20 @@ def _confirmed(allows: Curve | float, **more) -> OutletPower:
     return accepted(ordered(OutletPower(), sent), sent, sent.sent_at)
 
 
-def _draws(power: OutletPower, *, tx: TransactionId | None = TX, measured_w=0.0) -> Curve:
+def _draws(
+    power: OutletPower,
+    *,
+    tx: TransactionId | None = TX,
+    measured_w=0.0,
+    fallback_w=0.0,
+    online=False,
+) -> Curve:
     return may_draw(
         power,
         transaction_id=tx,
         rated_w=150_000.0,
-        fallback_w=5000.0,
+        fallback_w=fallback_w,
+        is_connected=online,
         measured_w=measured_w,
         now_s=NOW_S,
     )
@@ -56,17 +64,15 @@ def _draws(power: OutletPower, *, tx: TransactionId | None = TX, measured_w=0.0)
 
 def _order(power, want: Curve | float, *, at_s: float = 0, room: bool = True, tx=TX):
     line = constant(want) if isinstance(want, float) else want
-    installed = may_draw(
+    held = may_draw(
         power,
         transaction_id=tx,
         rated_w=150_000.0,
-        fallback_w=5000.0,
+        fallback_w=0.0,
         measured_w=0.0,
         now_s=NOW_S + int(at_s),
     )
-    return next_order(
-        power, line, transaction_id=tx, installed=installed, room=room, now=after(at_s)
-    )
+    return next_order(power, line, transaction_id=tx, held=held, room=room, now=after(at_s))
 
 
 # --- what may be drawn ------------------------------------------------------------
@@ -92,16 +98,56 @@ def _order(power, want: Curve | float, *, at_s: float = 0, room: bool = True, tx
 )
 def test_an_outlet_may_draw_what_is_installed_or_could_be(power, tx, expected):
     """No profile of this transaction: the default; no default: what it is rated for."""
-    assert _draws(power, tx=tx)[0][1] == expected
+    assert _draws(power, tx=tx, fallback_w=5000.0)[0][1] == expected
 
 
-def test_an_outlet_that_does_not_follow_is_taken_at_what_it_draws():
+def test_an_outlet_that_does_not_follow_is_taken_at_its_rating():
+    """B13.10: it may draw all that it can, or what it was seen to draw."""
     deaf = replace(_confirmed(20_000.0), verified=False)
 
-    assert _draws(deaf, measured_w=70_000.0)[0][1] == 70_000.0
-    assert _draws(deaf, measured_w=3000.0)[0][1] == 20_000.0
-    assert _draws(deaf, measured_w=10.0**7)[0][1] == pytest.approx(165_000.0)
+    assert _draws(deaf, measured_w=70_000.0)[0][1] == 150_000.0
+    assert _draws(deaf, measured_w=160_000.0)[0][1] == 160_000.0
+    assert _draws(deaf, measured_w=10.0**7)[0][1] == pytest.approx(225_000.0)
     assert _draws(_confirmed(20_000.0), measured_w=70_000.0)[0][1] == 20_000.0
+
+
+def test_the_default_of_the_next_vehicle_is_held_beside_any_profile():
+    """It may start before we hear of it, and with the gateway gone nobody will."""
+    power = replace(_confirmed(1000.0), default_w=7000.0)
+
+    assert _draws(power)[0][1] == 7000.0
+
+
+def test_a_connected_station_without_the_default_is_free_to_give_all():
+    assert _draws(OutletPower(), tx=None, online=True)[0][1] == 150_000.0
+    assert _draws(OutletPower(), tx=None, fallback_w=5000.0)[0][1] == 5000.0
+    tried = OutletPower(default_w=2000.0, default_tried_w=9000.0)
+    assert _draws(tried, tx=None, online=True)[0][1] == 9000.0
+
+
+def test_a_reduction_counts_when_a_measurement_shows_it():
+    """Issue 4: reductions are proved before anything is raised."""
+    sent = _sent(20_000.0)
+    power = accepted(ordered(_confirmed(90_000.0), sent), sent, NOW)
+
+    assert _draws(power, measured_w=80_000.0)[0][1] == 80_000.0
+    still = _checked_at(power, 70_000.0, 10)
+    assert _draws(still, measured_w=70_000.0)[0][1] == 70_000.0
+    down = _checked_at(power, 19_000.0, 20)
+    assert _draws(down, measured_w=80_000.0)[0][1] == 20_000.0
+    early = _checked_at(power, 19_000.0, -5)
+    assert _draws(early, measured_w=80_000.0)[0][1] == 80_000.0
+
+
+def test_a_refusal_says_nothing_about_an_order_that_was_not_answered():
+    power = unanswered(ordered(_confirmed(20_000.0), _sent(90_000.0)), "time-out")
+    power = refused(ordered(power, _sent(30_000.0)), "Rejected")
+
+    assert _draws(power)[0][1] == 90_000.0
+
+
+def _checked_at(power: OutletPower, measured_w: float, at_s: float) -> OutletPower:
+    return checked(power, measured_w=measured_w, measured_at=after(at_s), transaction_id=TX)
 
 
 @quick
