@@ -18,7 +18,7 @@ from typing import Any
 from agent.app import Daemon
 from agent.host.clock import RandomIds, ScaledClock
 from agent.settings import Settings
-from agent.simulator.depot import DepotScenario, NightVehicle, make_night
+from agent.simulator.depot import MIX, DepotScenario, NightVehicle, make_night
 from agent.simulator.night import Night, NightOptions
 from agent.standin.fixtures import LOCATION_UID, schedule_json, vehicle_json
 from agent.standin.server import StandinServer
@@ -56,7 +56,10 @@ Pieces = tuple[tuple[float, float, float], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What ``depot-agent demo`` was asked for; ``minutes`` are real ones."""
+    """What ``depot-agent demo`` was asked for; ``minutes`` are real ones.
+
+    The stations speak the ``versions`` of OCPP in turn.
+    """
 
     stations: int = 8
     vehicles: int | None = None
@@ -65,6 +68,7 @@ class DemoOptions:
     port: int = 0
     web_port: int = 0
     seed: int = 1
+    versions: tuple[str, ...] = MIX
     faults: tuple[tuple[str, str], ...] = ()
     folder: Path | None = None
 
@@ -190,7 +194,12 @@ async def run_demo(
     hours = options.minutes * options.speed / 60
     count = options.vehicles or max(12, round(options.stations * 1.75))
     scenario = make_night(
-        options.seed, EVENING, hours=hours, stations=options.stations, vehicles=count
+        options.seed,
+        EVENING,
+        hours=hours,
+        stations=options.stations,
+        vehicles=count,
+        versions=options.versions,
     )
     clock = ScaledClock(EVENING - timedelta(seconds=2 * options.speed), options.speed)
     scenario = replace(scenario, cap_w=_tight_cap_w(scenario))

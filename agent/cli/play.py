@@ -21,7 +21,13 @@ from agent.cli.base import FAILED, app, err, out
 from agent.demo import EVENING, DemoOptions, DemoResult, Stage, run_demo
 from agent.host import logs
 from agent.host.clock import SystemClock
-from agent.simulator.command import TABLE_HEAD, SimulateOptions, table
+from agent.simulator.command import (
+    TABLE_HEAD,
+    VERSIONS,
+    SimulateOptions,
+    scenario_of,
+    table,
+)
 from agent.simulator.command import simulate as simulate_night
 from agent.simulator.faults import check_faults
 from agent.standin.command import PORT
@@ -49,6 +55,9 @@ def demo(
         int, typer.Option(min=0, max=65535, help="Status page on loopback; 0: any.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Another seed, another night.")] = 1,
+    version: Annotated[
+        str, typer.Option(help="OCPP of the stations: 1.6, 2.0.1, 2.1, or mix.")
+    ] = "mix",
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,6 +75,8 @@ def demo(
     Example: `depot-agent demo --stations 8 --minutes 2 --speed 300`
     """
     faults = tuple(_fault(item) for item in fault or ())
+    if version not in VERSIONS:
+        raise typer.BadParameter(f"--version is one of {', '.join(VERSIONS)}")
     options = DemoOptions(
         stations=stations,
         minutes=minutes,
@@ -73,6 +84,7 @@ def demo(
         port=port,
         web_port=web_port,
         seed=seed,
+        versions=VERSIONS[version],
         faults=faults,
     )
     report.mkdir(parents=True, exist_ok=True)
@@ -175,9 +187,9 @@ def _fault(text: str) -> tuple[str, str]:
 
 
 def _print_result(result: DemoResult) -> None:
-    rows = Table(box=None, header_style="bold")
-    rows.add_column("vehicle")
-    rows.add_column("outlet")
+    rows = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for name in ("vehicle", "outlet", "OCPP"):
+        rows.add_column(name, no_wrap=True)
     for name in ("kWh plan", "drawn", "kW plan", "peak", "SoC %", "target"):
         rows.add_column(name, justify="right", no_wrap=True)
     rows.add_column("plan")
@@ -186,6 +198,7 @@ def _print_result(result: DemoResult) -> None:
         rows.add_row(
             vehicle.name,
             f"{vehicle.station_id}/{vehicle.connector}",
+            result.scenario.station(vehicle.station_id).ocpp_version,
             f"{visit.planned_wh / 1000:.1f}",
             f"{visit.drawn_wh / 1000:.1f}",
             f"{visit.planned_peak_w / 1000:.1f}",
@@ -235,7 +248,7 @@ def _report(result: DemoResult) -> Report:
                 vehicle_id=visit.vehicle.vehicle_id,
                 name=visit.vehicle.name,
                 outlet=f"{visit.vehicle.station_id}/{visit.vehicle.connector}",
-                ocpp_version="1.6",
+                ocpp_version=result.scenario.station(visit.vehicle.station_id).ocpp_version,
                 plugged_at=visit.plugged_at or visit.vehicle.arrival,
                 unplugged_at=visit.unplugged_at,
                 planned_wh=visit.planned_wh,
@@ -271,11 +284,22 @@ def simulate(
     ] = None,
     prefix: Annotated[str, typer.Option(help="Station ids are PREFIX-01, ...")] = "CP",
     id_form: Annotated[
-        str, typer.Option(help="How the MAC is told: vid, bare, ...")
-    ] = "vid",
+        str | None, typer.Option(help="How the MAC is told: vid, bare, emaid, no-auth, ...")
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="1.6, 2.0.1, 2.1 or mix; default 1.6, or what the file says."),
+    ] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Scenario file (TOML) to play."),
+    ] = None,
     seed: int = 1,
 ) -> None:
-    """Run virtual OCPP 1.6 stations and vehicles against any central system.
+    """Run virtual stations of any OCPP version, and vehicles, against a central system.
+
+    With --scenario the file says which stations and vehicles there are and what goes
+    wrong when: tables `stations`, `vehicles`, `cuts` and `restarts`, times in minutes.
 
     Example: `depot-agent simulate ws://127.0.0.1:9000/ocpp --stations 2 --speed 60`
     """
@@ -291,7 +315,10 @@ def simulate(
             seed=seed,
             station_prefix=prefix,
             id_form=id_form,
+            version=version,
+            scenario=scenario,
         )
+        scenario_of(options, SystemClock().now())
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     result = asyncio.run(simulate_night(options, typer.echo))

@@ -9,16 +9,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.simulator.clock import ScaledClock, utc_start
-from agent.simulator.depot import make_night
+from agent.simulator.depot import MIX, make_night
 from agent.simulator.faults import check_faults
 from agent.simulator.night import Night, NightOptions
+from agent.simulator.scenario_file import forced_to, load_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
 
     from agent.simulator.core import LedgerEntry
+    from agent.simulator.depot import DepotScenario
     from agent.simulator.night import VisitOutcome
 
+VERSIONS = {"1.6": ("1.6",), "2.0.1": ("2.0.1",), "2.1": ("2.1",), "mix": MIX}
+"""What a version asked for by name means: the versions of the stations in turn."""
 EXIT_OK = 0
 EXIT_NO_LINK = 1
 EXIT_UNSERVED = 2
@@ -27,20 +33,30 @@ EVENTS = (  # what deserves a line; meter values and heartbeats do not
     "Authorize",
     "StartTransaction",
     "StopTransaction",
+    "TransactionEvent",
+    "NotifyEVChargingNeeds",
+    "NotifyEVChargingSchedule",
     "StatusNotification",
     "SetChargingProfile",
     "ClearChargingProfile",
     "RemoteStartTransaction",
     "RemoteStopTransaction",
+    "RequestStartTransaction",
+    "RequestStopTransaction",
     "Reset",
     "ChangeConfiguration",
+    "SetVariables",
     "DataTransfer",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulateOptions:
-    """What `depot-agent simulate` was asked for; `minutes` are simulated."""
+    """What `depot-agent simulate` was asked for; `minutes` are simulated.
+
+    With a `scenario` file its stations, vehicles and minutes count; `version` (a name of
+    VERSIONS) and `id_form` then take the place of what it says if they are given.
+    """
 
     url: str
     stations: int = 8
@@ -51,7 +67,9 @@ class SimulateOptions:
     faults: tuple[str, ...] = ()
     seed: int = 1
     station_prefix: str = "CP"
-    id_form: str = "vid"
+    id_form: str | None = None
+    version: str | None = None
+    scenario: Path | None = None
     flush_timeout_real_s: float = 15.0
 
 
@@ -84,14 +102,7 @@ async def simulate(
     """Live a night of `minutes` at `speed`; each event of note is told to `on_line`."""
     faults = check_faults(options.faults)
     start = utc_start()
-    scenario = make_night(
-        options.seed,
-        start,
-        hours=options.minutes / 60,
-        stations=options.stations,
-        vehicles=options.vehicles,
-        station_prefix=options.station_prefix,
-    )
+    scenario = scenario_of(options, start)
     ids = [each.station_id for each in scenario.stations]
     met: set[str] = set()
 
@@ -109,13 +120,34 @@ async def simulate(
         NightOptions(
             password=options.password,
             faults=dict.fromkeys(ids, faults),
-            id_forms=dict.fromkeys(ids, options.id_form),
+            id_forms=dict.fromkeys(ids, options.id_form) if options.id_form else {},
             flush_timeout_real_s=options.flush_timeout_real_s,
             listener=listen,
         ),
     )
     await night.run()
     return _result(night, [each for each in ids if each not in met])
+
+
+def scenario_of(options: SimulateOptions, start: datetime) -> DepotScenario:
+    """Read the scenario that was asked for, or invent one; raise ValueError, OSError."""
+    if options.version is not None and options.version not in VERSIONS:
+        known = ", ".join(VERSIONS)
+        raise ValueError(f"version {options.version!r} is not one of {known}")
+    if options.scenario is None:
+        return make_night(
+            options.seed,
+            start,
+            hours=options.minutes / 60,
+            stations=options.stations,
+            vehicles=options.vehicles,
+            station_prefix=options.station_prefix,
+            versions=VERSIONS[options.version or "1.6"],
+        )
+    scenario = load_scenario(options.scenario, start)
+    if options.version is None:
+        return scenario
+    return forced_to(scenario, *VERSIONS[options.version])
 
 
 def describe(station_id: str, entry: LedgerEntry) -> str | None:

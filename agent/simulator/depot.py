@@ -8,6 +8,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CAP_SHARE = 0.6  # of the sum of all vehicle powers, so that a planner has work
 CAP_USE_MAX = 0.8  # of the cap, on average; the rest is slack for steps and tapers
@@ -29,6 +33,14 @@ VEHICLE_KINDS = (  # name, capacity in Wh from and to, W from and to, minimum W
     ("Van", 60_000.0, 110_000.0, 40_000.0, 80_000.0, 1_400.0),
 )
 CANNOT_RESUME_EACH = 4  # every fourth vehicle sleeps after a long pause
+MIX = ("1.6", "2.0.1", "2.1")
+"""The versions of a mixed depot, in turn."""
+HABITS = (  # of the 2.x stations of a mixed depot, in turn: ISO 15118, form of the token
+    (True, "vid"),
+    (False, "no-auth"),
+    (False, "vid"),
+    (False, "rfid+mac:04A2B7C9"),
+)
 MAC_MAKERS = ("92D50A", "0001C0", "7CBC84", "A453EE")
 
 
@@ -42,6 +54,10 @@ class NightStation:
     max_w: float
     vendor: str = "Virtual"
     model: str = "VS"
+    ocpp_version: str = "1.6"
+    iso15118: bool = False
+    id_form: str = "vid"
+    faults: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +86,16 @@ class NightVehicle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mishap:
+    """A station loses its link for `lasts_s` simulated seconds, or restarts."""
+
+    station_id: str
+    at: datetime
+    lasts_s: float = 0.0
+    is_restart: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DepotScenario:
     """A whole night. `cap_w` is what the depot may draw for charging, in W."""
 
@@ -79,6 +105,7 @@ class DepotScenario:
     cap_w: float
     stations: tuple[NightStation, ...]
     vehicles: tuple[NightVehicle, ...]
+    mishaps: tuple[Mishap, ...] = ()
 
     def station(self, station_id: str) -> NightStation:
         """Find a station by its id."""
@@ -93,16 +120,20 @@ def make_night(
     stations: int = 8,
     vehicles: int = 14,
     station_prefix: str = "CP",
+    versions: Sequence[str] = ("1.6",),
 ) -> DepotScenario:
     """Invent a night that can be served under its cap; the same seed, the same night.
 
-    A short night has small needs: vehicles arrive nearly full.
+    A short night has small needs: vehicles arrive nearly full. The stations speak
+    `versions` in turn; where there are several, those of 2.x also differ in habits.
     """
     if stations < 1 or vehicles < 1 or hours <= 0:
         raise ValueError("a night needs hours, stations and vehicles")
     chance = random.Random(seed)
     night = timedelta(hours=hours)
-    yard = tuple(_station(number, station_prefix) for number in range(stations))
+    yard = with_versions(
+        [_station(number, station_prefix) for number in range(stations)], versions
+    )
     visits = _visits(chance, yard, vehicles, start, night)
     cap_w = CAP_SHARE * sum(each.max_w for each in visits)
     scenario = DepotScenario(
@@ -114,6 +145,24 @@ def make_night(
         vehicles=tuple(visits),
     )
     return _made_feasible(scenario)
+
+
+def with_versions(
+    stations: Sequence[NightStation], versions: Sequence[str]
+) -> tuple[NightStation, ...]:
+    """Let stations speak these versions in turn, and give a mix its habits."""
+    made: list[NightStation] = []
+    count_2x = 0
+    for number, station in enumerate(stations):
+        version = versions[number % len(versions)]
+        iso15118, id_form = station.iso15118, station.id_form
+        if len(versions) > 1 and version != "1.6":
+            iso15118, id_form = HABITS[count_2x % len(HABITS)]
+            count_2x += 1
+        made.append(
+            replace(station, ocpp_version=version, iso15118=iso15118, id_form=id_form)
+        )
+    return tuple(made)
 
 
 def unserved_wh(scenario: DepotScenario) -> dict[str, float]:

@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.simulator.station16 import VirtualStation16
+from agent.simulator.build import build_station
 from agent.simulator.station_config import StationConfig
 from agent.simulator.vehicle import VirtualVehicle
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from agent.simulator.clock import SimClock
     from agent.simulator.core import LedgerEntry
-    from agent.simulator.depot import DepotScenario, NightVehicle
+    from agent.simulator.depot import DepotScenario, Mishap, NightVehicle
     from agent.simulator.hardware import TracePoint
+    from agent.simulator.station import VirtualStation
 
     Listener = Callable[[str, LedgerEntry], None]
 
@@ -50,12 +51,17 @@ class VisitOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightOptions:
-    """How the stations of a night behave; mappings are by station id."""
+    """How the stations of a night behave; mappings are by station id.
+
+    They add to what the scenario says, or take its place. `overrides` are keys of 1.6,
+    `variables` those of 2.x, for all stations of the version.
+    """
 
     password: str | None = None
     passwords: Mapping[str, str] = field(default_factory=dict)
     faults: Mapping[str, frozenset[str]] = field(default_factory=dict)
     overrides: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
     id_forms: Mapping[str, str] = field(default_factory=dict)
     ssl_context: ssl.SSLContext | None = None
     backoff_first_real_s: float = 1.0
@@ -79,7 +85,7 @@ class Night:
         self._options = options or NightOptions()
         self.outcomes: list[VisitOutcome] = []
         self.stations = {
-            each.station_id: VirtualStation16(self._config(each.station_id, url), clock)
+            each.station_id: build_station(self._config(each.station_id, url), clock)
             for each in scenario.stations
         }
         for station_id, station in self.stations.items():
@@ -94,6 +100,8 @@ class Night:
                 async with asyncio.TaskGroup() as visits:
                     for vehicle in self.scenario.vehicles:
                         visits.create_task(self._visit(vehicle))
+                    for mishap in self.scenario.mishaps:
+                        visits.create_task(self._suffer(mishap))
                 await self._flush()
             finally:
                 for station in self.stations.values():
@@ -114,6 +122,7 @@ class Night:
         return StationConfig(
             station_id=station_id,
             url=url,
+            ocpp_version=station.ocpp_version,
             password=options.passwords.get(station_id, options.password),
             connectors=station.connectors,
             rated_w=station.rated_w,
@@ -121,8 +130,10 @@ class Night:
             vendor=station.vendor,
             model=station.model,
             overrides=options.overrides,
-            faults=options.faults.get(station_id, frozenset()),
-            id_form=options.id_forms.get(station_id, "vid"),
+            variables=options.variables,
+            iso15118=station.iso15118,
+            faults=station.faults | options.faults.get(station_id, frozenset()),
+            id_form=options.id_forms.get(station_id, station.id_form),
             ssl_context=options.ssl_context,
             backoff_first_real_s=options.backoff_first_real_s,
         )
@@ -142,6 +153,8 @@ class Night:
             max_w=plan.max_w,
             min_w=plan.min_w,
             can_resume=plan.can_resume,
+            soc_target=plan.soc_target,
+            departure=plan.departure,
         )
         station = self.stations[plan.station_id]
         outlet = station.outlets[plan.connector]
@@ -167,6 +180,14 @@ class Night:
         )
         self.outcomes.append(outcome)
 
+    async def _suffer(self, mishap: Mishap) -> None:
+        station = self.stations[mishap.station_id]
+        await self._sleep_until(mishap.at)
+        if mishap.is_restart:
+            await station.reboot()
+        else:
+            await station.cut_for(mishap.lasts_s)
+
     async def _sleep_until(self, moment: datetime) -> None:
         await self._clock.sleep((moment - self._clock.now()).total_seconds())
 
@@ -180,7 +201,7 @@ class Night:
                 await station.wait_until(_has_told_all, max(0.0, left_s))
 
 
-def _has_told_all(station: VirtualStation16) -> bool:
+def _has_told_all(station: VirtualStation) -> bool:
     return station.owed == 0 and not station.has_news
 
 

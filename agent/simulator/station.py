@@ -134,6 +134,15 @@ class VirtualStation(ABC):
         if self._station.rpc is not None:
             self._station.rpc.cut()
 
+    async def cut_for(self, seconds_simulated: float) -> None:
+        """Drop the connection and let none come up for so many simulated seconds."""
+        self._connecting.is_powered = False
+        self.cut()
+        self._station.note("own", "CUT", "", seconds_simulated)
+        await self._station.clock.sleep(seconds_simulated)
+        self._connecting.is_powered = True
+        self._station.pulse()
+
     async def reboot(self, reason: str = "Reboot") -> None:
         """Restart: transactions end, the link goes, plugged vehicles start anew."""
         core = self._station

@@ -15,7 +15,8 @@ from agent.demo import EVENING
 from agent.domain.session import Session
 from agent.host.clock import RandomIds, ScaledClock
 from agent.settings import Settings
-from agent.simulator.station16 import VirtualStation16
+from agent.simulator.build import build_station
+from agent.simulator.station import VirtualStation
 from agent.simulator.station_config import StationConfig
 from agent.simulator.vehicle import VirtualVehicle
 from agent.standin.fixtures import LOCATION_UID, schedule_json, vehicle_json
@@ -34,11 +35,11 @@ class Yard:
     cloud: ChargEyeStandin
     clock: ScaledClock
     tasks: asyncio.TaskGroup
-    stations: dict[str, VirtualStation16] = field(default_factory=dict)
+    stations: dict[str, VirtualStation] = field(default_factory=dict)
     worst_grid_w: float = 0.0
 
-    def station(self, name: str, **options: Any) -> VirtualStation16:
-        """Power a station up."""
+    def station(self, name: str, **options: Any) -> VirtualStation:
+        """Power a station up; `ocpp_version` says what it speaks, else 1.6."""
         config = StationConfig(
             station_id=name,
             url=f"ws://127.0.0.1:{self.daemon.ocpp_port}/ocpp",
@@ -46,7 +47,7 @@ class Yard:
             backoff_max_real_s=0.5,
             **({"connectors": 1, "rated_w": 150_000.0, "max_w": 150_000.0} | options),
         )
-        made = VirtualStation16(config, self.clock)
+        made = build_station(config, self.clock)
         self.stations[name] = made
         self.tasks.create_task(made.run())
         return made
