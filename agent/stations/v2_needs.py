@@ -20,7 +20,7 @@ from agent.stations.times import parse_int, parse_number, parse_time
 PERIODS_READ_MAX = 1024
 """The schema's own bound on periods of a schedule."""
 PHASES_DEFAULT = 3
-"""Without numberPhases three are assumed (ocpp-depot.md rule 7)."""
+"""Without a usable numberPhases three are assumed (ocpp-depot.md rule 7)."""
 
 
 def read_needs(payload: Payload, now: datetime) -> EvNeeds:
@@ -67,7 +67,9 @@ def read_schedule(schedule: Any, starts_at: datetime) -> Curve | None:
         limit = parse_number(item.get("limit"))
         if offset_s is None or limit is None or not 0 <= limit < NUMBER_MAX:
             return None
-        phases = parse_int(item.get("numberPhases")) or PHASES_DEFAULT
+        phases = parse_int(item.get("numberPhases"))
+        if phases is None or not 1 <= phases <= PHASES_DEFAULT:
+            phases = PHASES_DEFAULT
         watts = limit * NOMINAL_VOLTAGE_V * phases if is_amps else limit
         points.append((start_s + offset_s, watts))
     return curve(points) if points else None
