@@ -20,6 +20,7 @@ from ocpp.v201.enums import Action as Action201
 
 from agent.domain import events
 from agent.domain.curve import Curve, edges, value_at
+from agent.domain.errors import StationFault
 from agent.domain.events import ChargingState, ConnectorStatus, TransactionStep
 from agent.domain.identity import Evidence
 from agent.domain.ids import ConnectorId, EvseId, TransactionId
@@ -29,7 +30,13 @@ from agent.stations.adapter import Adapter, as_text
 from agent.stations.framing import Call, Payload
 from agent.stations.link import Reply
 from agent.stations.samples import read_meter_values_2x
-from agent.stations.times import believable, parse_int, parse_number, utc_text
+from agent.stations.times import (
+    WHOLE_MAX,
+    believable,
+    parse_int,
+    parse_number,
+    utc_text,
+)
 from agent.stations.v2_needs import lowest_w, read_needs, read_schedule
 from agent.stations.v2_tokens import token_evidence, token_text, vehicle_id_evidence
 
@@ -105,7 +112,10 @@ class Adapter2(Adapter):
             return Reply(None, *self.unknown(action))
         now = self.clock.now()
         self.check(action, call.payload)
-        return Reply(await handler(self, call.payload, now))
+        try:
+            return Reply(await handler(self, call.payload, now))
+        except StationFault as fault:
+            return Reply(None, "FormationViolation", str(fault))
 
     def _is_early(self, action: str) -> bool:
         if self.options.boot == "reject":
@@ -243,7 +253,8 @@ class Adapter2(Adapter):
     def _contract(self) -> Payload:
         """Plug & Charge without a contract back end: not verifiable, and said so (A7)."""
         if self.options.contracts:
-            return {"idTokenInfo": ACCEPTED}
+            accepted = v201.AuthorizeCertificateStatusEnumType.accepted
+            return {"idTokenInfo": ACCEPTED, "certificateStatus": str(accepted.value)}
         log.info(
             "contract_refused",
             station_id=self.station_id,
@@ -263,20 +274,27 @@ class Adapter2(Adapter):
         return {"status": str(failed.value)}
 
     async def chain_status(self, payload: Payload, now: datetime) -> Payload:
-        """GetCertificateChainStatus (2.1): every certificate is unknown to us."""
+        """GetCertificateChainStatus (2.1): every certificate is unknown to us.
+
+        Raises StationFault when none is named: there is no valid answer without one.
+        """
         requests = payload.get("certificateStatusRequests")
         unknown = str(v21.CertificateStatusEnumType.unknown.value)
-        return {
-            "certificateStatus": [
-                {
-                    "certificateHashData": _dict(item).get("certificateHashData"),
-                    "source": _dict(item).get("source"),
-                    "status": unknown,
-                    "nextUpdate": utc_text(now),
-                }
-                for item in (requests if isinstance(requests, list) else [])[:4]
-            ]
-        }
+        name = str(Action21.get_certificate_chain_status.value)
+        found = [
+            {
+                "certificateHashData": item["certificateHashData"],
+                "source": item["source"],
+                "status": unknown,
+                "nextUpdate": utc_text(now),
+            }
+            for item in (requests if isinstance(requests, list) else [])[:4]
+            if schemas.breach(self.version, name, {"certificateStatusRequests": [item]})
+            is None
+        ]
+        if not found:
+            raise StationFault("no certificate is named")
+        return {"certificateStatus": found}
 
     # --- transactions -----------------------------------------------------------------
 
@@ -306,7 +324,7 @@ class Adapter2(Adapter):
             transaction_id=TransactionId(transaction_id),
             step=step,
             at=at,
-            seq_no=seq_no if type(seq_no) is int and seq_no >= 0 else None,
+            seq_no=seq_no if type(seq_no) is int and 0 <= seq_no <= WHOLE_MAX else None,
             trigger=as_text(get("triggerReason"))[:40],
             offline=get("offline") is True,
             evse_id=evse_id,
@@ -340,12 +358,15 @@ class Adapter2(Adapter):
         """Let the vehicle's id be asked for at plug-in and when power flows (A6)."""
         if evse_id is None or event.offline:
             return
-        if event.step is TransactionStep.ENDED:
+        is_over = event.step is TransactionStep.ENDED
+        if is_over:
             self._outlet_of.pop(event.transaction_id, None)
+        if event.charging_state is ChargingState.IDLE:
+            self.hooks.unplugged(evse_id)
+        elif is_over:
+            return
         elif event.charging_state is ChargingState.CHARGING:
             self.hooks.charging(evse_id)
-        elif event.charging_state is ChargingState.IDLE:
-            self.hooks.unplugged(evse_id)
         elif event.charging_state is not None or event.trigger == "CablePluggedIn":
             self.hooks.plugged(evse_id)
 
@@ -419,9 +440,13 @@ class Adapter2(Adapter):
         return {}
 
     async def external_limit_gone(self, payload: Payload, _: datetime) -> Payload:
-        """ClearedChargingLimit: the other master let go."""
-        evse = parse_int(payload.get("evseId")) or 0
+        """ClearedChargingLimit: the other master let go, at an outlet that can be read."""
+        given = payload.get("evseId")
+        evse = 0 if given is None else parse_int(given)
         source = as_text(payload.get("chargingLimitSource"))[:20]
+        if evse is None or not 0 <= evse <= EVSES_MAX:
+            await self.note(f"a limit of {source} cleared at EVSE {str(given)[:20]}", None)
+            return {}
         await self.emit(
             events.ExternalLimitChanged(evse_id=EvseId(evse), source=source, limit_w=None)
         )
