@@ -20,7 +20,15 @@ from datetime import datetime
 from agent.domain import reconcile
 from agent.domain.allocator import Demand, Node, Reserve, allocate, worst_excess_w
 from agent.domain.capability import ProfileForm
-from agent.domain.curve import EVER_S, Curve, constant, higher_of, is_within, value_at
+from agent.domain.curve import (
+    EVER_S,
+    Curve,
+    constant,
+    higher_of,
+    is_within,
+    lower_of,
+    value_at,
+)
 from agent.domain.ids import Outlet, TransactionId
 from agent.domain.profile import Compiled, compile_tx
 from agent.domain.reconcile import OutletPower, Sent
@@ -97,6 +105,7 @@ class _Look:
 
     now: datetime
     now_s: int
+    from_s: int
     nodes: Sequence[Node]
     holds: dict[Outlet, Reserve] = field(default_factory=dict)
 
@@ -105,7 +114,7 @@ class _Look:
         tried = replace(self.holds[outlet], holds=line)
         concerned = [node for node in self.nodes if outlet in node.members]
         holds = {**self.holds, outlet: tried}
-        return worst_excess_w(holds, concerned, from_s=self.now_s) <= ROOM_W
+        return worst_excess_w(holds, concerned, from_s=self.from_s) <= ROOM_W
 
 
 def decide(
@@ -114,25 +123,33 @@ def decide(
     nodes: Sequence[Node],
     *,
     now: datetime,
+    safe_from: datetime | None = None,
 ) -> Verdict:
-    """Divide the power and make the orders that are due; see the module."""
-    look = _Look(now, int(now.timestamp()), nodes)
+    """Divide the power and make the orders that are due; see the module.
+
+    ``safe_from``: from when on the caps are held, where that may be before ``now``: after
+    a step of our clock the stations live at another time than we believe.
+    """
+    from_s = int(min(now, safe_from or now).timestamp())
+    look = _Look(now, int(now.timestamp()), from_s, nodes)
     demands: dict[Outlet, Demand] = {}
     for outlet, fact in facts.items():
         power = books[outlet]
         look.holds[outlet] = Reserve(
-            holds=possible_draw(fact, power, look.now_s), grid_factor=fact.grid_factor
+            holds=possible_draw(fact, power, look.from_s), grid_factor=fact.grid_factor
         )
         if is_steerable(fact, power) and fact.wants is not None:
             demands[outlet] = _demand(fact, power, fact.wants)
     before = dict(look.holds)
     fixed = {outlet: item for outlet, item in before.items() if outlet not in demands}
-    shares = allocate(demands, fixed, nodes, from_s=look.now_s)
+    shares = allocate(demands, fixed, nodes, from_s=look.from_s)
     wanted = dict(shares)
     for outlet, fact in facts.items():
-        # An outlet that does not follow is told again what it should do.
+        # An outlet that does not follow is told again what it was told, or less: more
+        # would be too much as soon as it follows.
         if outlet not in wanted and fact.is_connected and fact.wants is not None:
-            wanted[outlet] = fact.wants
+            least = _least(fact, books[outlet], look.from_s)
+            wanted[outlet] = lower_of([fact.wants, least], look.from_s)
     orders: list[LimitOrder] = []
     wakes: list[float] = []
     rules = {
@@ -224,14 +241,13 @@ def _order(
         return None
     want = _compile(outlet, share, fact, fact.transaction_id, fact.form, look)
     held = look.holds[outlet].holds
-    room = is_within(want.allows, held, look.now_s) or look.has_room(
-        outlet, higher_of([want.allows, held], look.now_s)
-    )
+    room = look.has_room(outlet, higher_of([want.allows, held], look.from_s))
     order = reconcile.next_order(
         power,
         want.allows,
         transaction_id=fact.transaction_id,
         held=held,
+        least=_least(fact, power, look.from_s),
         room=room,
         now=look.now,
         exact_until_s=want.exact_until_s,
@@ -241,7 +257,7 @@ def _order(
     compiled = want
     if not room:
         compiled = _compile(outlet, order.line, fact, fact.transaction_id, fact.form, look)
-    highest = higher_of([held, compiled.allows], look.now_s)
+    highest = higher_of([held, compiled.allows], look.from_s)
     look.holds[outlet] = replace(look.holds[outlet], holds=highest)
     sent = Sent(
         transaction_id=fact.transaction_id,
@@ -256,6 +272,13 @@ def _order(
         power=reconcile.ordered(power, sent),
         is_reduction=order.is_reduction,
         reason=order.reason,
+    )
+
+
+def _least(fact: OutletFacts, power: OutletPower, from_s: int) -> Curve:
+    default_w = power.default_w if power.default_w is not None else fact.fallback_w
+    return reconcile.least_installed(
+        power, fact.transaction_id, default_w=default_w, now_s=from_s
     )
 
 

@@ -129,8 +129,12 @@ def may_draw(
         lines.append(own.allows)
     elif power.default_w is None:
         lines.append(constant(rated_w))
-    lines += [item.allows for item in (power.doubtful, power.earlier) if item is not None]
-    if power.unproved is not None:
+    lines += [
+        item.allows
+        for item in (power.doubtful, power.earlier)
+        if item is not None and item.transaction_id == transaction_id
+    ]
+    if power.unproved is not None and own is not None:
         lines.append(lower_of([power.unproved, constant(measured_w)], now_s))
     if power.verified is False:
         lines.append(constant(max(rated_w, min(measured_w, rated_w * DEAF_FACTOR))))
@@ -149,12 +153,36 @@ def default_of(
     return min(known_w, rated_w)
 
 
+def least_installed(
+    power: OutletPower,
+    transaction_id: TransactionId | None,
+    *,
+    default_w: float,
+    now_s: int,
+) -> Curve:
+    """What a transaction has whatever became of unanswered orders: the lowest of all.
+
+    An order that is nowhere above it cannot raise anything. Without an accepted profile
+    that is the default, W.
+    """
+    lines = [
+        item.allows
+        for item in (power.confirmed, power.doubtful, power.earlier)
+        if item is not None and item.transaction_id == transaction_id
+    ]
+    own = power.confirmed
+    if own is None or own.transaction_id != transaction_id:
+        lines.append(constant(default_w))
+    return lower_of(lines, now_s)
+
+
 def next_order(
     power: OutletPower,
     want: Curve,
     *,
     transaction_id: TransactionId,
     held: Curve,
+    least: Curve,
     room: bool,
     now: datetime,
     exact_until_s: int = EVER_S,
@@ -162,16 +190,16 @@ def next_order(
     """Decide what to send to an outlet with a running transaction, if anything.
 
     ``want`` is the curve as the station would store it, exact until ``exact_until_s``;
-    ``held`` what it may be drawing (``may_draw``), ``room`` whether the whole of ``want``
-    fits beside all other outlets' possible draws. Without room only what is held already
-    is sent.
+    ``held`` what it may be drawing (``may_draw``), ``least`` what it has in any case
+    (``least_installed``), ``room`` whether the whole of ``want`` fits beside all other
+    outlets' possible draws. Without room only what cannot raise anything is sent.
     """
     now_s = int(now.timestamp())
     own = power.confirmed
     is_mine = own is not None and own.transaction_id == transaction_id
     installed = _installed(power, transaction_id, held, now_s)
     is_lower = not is_within(installed, want, now_s)
-    line = want if room else lower_of([want, held], now_s)
+    line = want if room else lower_of([want, least], now_s)
     if is_mine and own is not None and power.doubtful is None:
         due_s = own.sent_at.timestamp() + _half_life_s(own)
         until_s = max(own.exact_until_s, now_s + 1)

@@ -19,6 +19,7 @@ from agent.domain.reconcile import (
     accepted,
     checked,
     doubted,
+    least_installed,
     may_draw,
     next_order,
     ordered,
@@ -72,7 +73,15 @@ def _order(power, want: Curve | float, *, at_s: float = 0, room: bool = True, tx
         measured_w=0.0,
         now_s=NOW_S + int(at_s),
     )
-    return next_order(power, line, transaction_id=tx, held=held, room=room, now=after(at_s))
+    return next_order(
+        power,
+        line,
+        transaction_id=tx,
+        held=held,
+        least=least_installed(power, tx, default_w=0.0, now_s=NOW_S + int(at_s)),
+        room=room,
+        now=after(at_s),
+    )
 
 
 # --- what may be drawn ------------------------------------------------------------

@@ -1,0 +1,480 @@
+"""A depot of stations that computes, by its own rules, what it could be drawing.
+
+Shares no code with the agent's budget: a station holds a default, one profile per running
+transaction, and applies what arrives. The agent under test is ``power.decide`` with the
+book-keeping of ``reconcile``, driven as the executor drives it. Everything follows from
+one seed: plugs, caps, lost and late answers, refusals, silence, reboots, restarts of the
+agent, stations that ignore limits, steps of the agent's clock.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from agent.domain import power as brain
+from agent.domain import reconcile
+from agent.domain.allocator import Node
+from agent.domain.capability import ProfileForm, RateUnit
+from agent.domain.curve import Curve, curve
+from agent.domain.ids import EvseId, Outlet, StationId, TransactionId
+from agent.domain.power import LimitOrder, OutletFacts
+from agent.domain.reconcile import OutletPower
+
+START_S = 1_790_000_000
+STEP_S = (1, 5, 20, 60, 300)
+TIMEOUT_S = 20
+ALARM_SAMPLES = 3
+TOLERANCE_W = 5.0
+"""Tenths of a watt at each of a handful of outlets, times the grid factor."""
+
+Steps = list[tuple[int, float]]
+"""Absolute start in seconds and W, in order: a profile as a station stores it."""
+
+
+def limit_at(steps: Steps, at_s: int) -> float | None:
+    """The limit in force at a time; None before the first step."""
+    found = None
+    for start_s, limit_w in steps:
+        if start_s <= at_s:
+            found = limit_w
+    return found
+
+
+@dataclass
+class WorldOutlet:
+    """What a station really holds for one outlet."""
+
+    rated_w: float
+    default_w: float
+    running: str | None = None
+    profile: Steps | None = None
+    appetite: float = 1.0
+    ignores: bool = False
+    is_known_deaf: bool = False
+
+    def could_draw(self, at_s: int) -> float:
+        """The most that this outlet could draw at a time if nobody acts any more.
+
+        With a transaction: its profile, else the default. It may end at any moment and
+        the next vehicle then gets the default; so may an empty outlet.
+        """
+        if self.is_known_deaf:
+            return self.rated_w
+        levels = [self.default_w]
+        if self.running is not None and self.profile is not None:
+            levels.append(limit_at(self.profile, at_s) or 0.0)
+        return min(max(levels), self.rated_w)
+
+    def draws(self, at_s: int) -> float:
+        """What it draws now: an appetite within the limit, or all of it when deaf."""
+        if self.running is None:
+            return 0.0
+        most = self.rated_w * self.appetite
+        if self.ignores:
+            return most
+        limit = self.default_w
+        if self.profile is not None:
+            limit = limit_at(self.profile, at_s)
+            limit = self.default_w if limit is None else limit
+        return min(most, limit)
+
+
+@dataclass
+class Flight:
+    """An order on its way: when it arrives, when its answer does, and what it says."""
+
+    order: LimitOrder
+    arrives_s: int
+    answers_s: int | None
+    gives_up_s: int
+    answer: str
+    is_applied: bool = False
+    is_given_up: bool = False
+
+
+@dataclass
+class World:
+    """One scenario; ``run`` lives it and raises AssertionError when the cap is passed."""
+
+    seed: int
+    steps: int = 16
+    chance: random.Random = field(init=False)
+    now_s: int = START_S
+    skew_s: int = 0
+    count: int = 0
+    log: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        chance = self.chance
+        stations = chance.randint(1, 3)
+        self.fallback_w = chance.choice([0.0, 2000.0, 5000.0])
+        self.factor = chance.choice([1.0, 1.08])
+        self.outlets: dict[Outlet, WorldOutlet] = {}
+        self.online: dict[StationId, bool] = {}
+        self.rated: dict[StationId, float] = {}
+        for number in range(stations):
+            station = StationId(f"CP-{number}")
+            self.online[station] = chance.random() < 0.8
+            self.rated[station] = chance.choice([22_000.0, 60_000.0, 150_000.0])
+            for evse in range(1, chance.randint(1, 2) + 1):
+                self.outlets[station, EvseId(evse)] = WorldOutlet(
+                    rated_w=self.rated[station],
+                    default_w=self.fallback_w,
+                    ignores=chance.random() < 0.06,
+                )
+        base_w = len(self.outlets) * self.fallback_w * self.factor
+        self.cap_w = base_w + chance.choice([5_000.0, 40_000.0, 120_000.0, 400_000.0])
+        self.least_cap_w = base_w + 1000.0
+        self.circuit = frozenset(list(self.outlets)[: chance.randint(1, len(self.outlets))])
+        self.circuit_w = base_w + chance.choice([20_000.0, 1e6])
+        self.books: dict[Outlet, OutletPower] = {o: OutletPower() for o in self.outlets}
+        for outlet in self.outlets:
+            if self.online[outlet[0]]:
+                self.books[outlet] = OutletPower(default_w=self.fallback_w)
+        self.saved = dict(self.books)
+        self.wants: dict[Outlet, Curve] = {}
+        self.measured: dict[Outlet, float] = {}
+        self.flights: list[Flight] = []
+        self.bounds = {name: 0.0 for name, _, _ in self._feeders()}
+        self._bound()
+
+    # --- the judge --------------------------------------------------------------------
+
+    def _feeders(self) -> list[tuple[str, float, frozenset[Outlet]]]:
+        every = frozenset(self.outlets)
+        return [("site", self.cap_w, every), ("feeder", self.circuit_w, self.circuit)]
+
+    def _worst_w(
+        self, members: frozenset[Outlet], on_the_way: dict[Outlet, Steps] | None = None
+    ) -> float:
+        """The most that the members could draw together, now or at any later time."""
+        times = {self.now_s}
+        for outlet in members:
+            steps = (self.outlets[outlet].profile or []) + (on_the_way or {}).get(
+                outlet, []
+            )
+            times |= {at_s for at_s, _ in steps if at_s > self.now_s}
+        return max(self._sum_w(members, at_s, on_the_way or {}) for at_s in times)
+
+    def _sum_w(
+        self, members: frozenset[Outlet], at_s: int, on_the_way: dict[Outlet, Steps]
+    ) -> float:
+        sums: dict[StationId, float] = {}
+        for outlet in members:
+            power_w = self.outlets[outlet].could_draw(at_s)
+            if outlet in on_the_way:
+                power_w = max(power_w, limit_at(on_the_way[outlet], at_s) or 0.0)
+            sums[outlet[0]] = sums.get(outlet[0], 0.0) + power_w
+        return sum(
+            min(power_w, self.rated[name]) * self.factor for name, power_w in sums.items()
+        )
+
+    def _bound(self) -> None:
+        """What may be passed while a cap fell or an alarm came: never more than before.
+
+        Orders on their way cannot be called back.
+        """
+        on_the_way = {
+            item.order.outlet: _steps(item.order)
+            for item in self.flights
+            if not item.is_applied
+        }
+        for name, cap_w, members in self._feeders():
+            self.bounds[name] = max(cap_w, self._worst_w(members, on_the_way))
+
+    def judge(self) -> None:
+        """Hold the worst case against every feeder."""
+        for name, cap_w, members in self._feeders():
+            worst_w = self._worst_w(members)
+            bound_w = self.bounds[name]
+            assert worst_w <= bound_w + TOLERANCE_W, (
+                f"seed {self.seed}: {name} could draw {worst_w:.0f} W of {bound_w:.0f} W at "
+                f"{self.now_s - START_S} s\n" + "\n".join(self.log[-25:])
+            )
+            if not self.flights:
+                self.bounds[name] = max(cap_w, min(bound_w, worst_w))
+
+    # --- the agent --------------------------------------------------------------------
+
+    def agent_now(self) -> datetime:
+        """The time as the agent's clock shows it."""
+        return datetime.fromtimestamp(self.now_s + self.skew_s, UTC)
+
+    def _facts(self) -> dict[Outlet, OutletFacts]:
+        busy = {item.order.outlet for item in self.flights if not item.is_given_up}
+        facts = {}
+        for outlet, real in self.outlets.items():
+            fact = OutletFacts(
+                rated_w=real.rated_w,
+                fallback_w=self.fallback_w,
+                grid_factor=self.factor,
+                is_connected=self.online[outlet[0]],
+                is_busy=outlet in busy,
+                measured_w=self.measured.get(outlet, 0.0),
+            )
+            if real.running is not None:
+                fact.transaction_id = TransactionId(real.running)
+                fact.started_at = datetime.fromtimestamp(self.now_s, UTC)
+                fact.wants = self.wants[outlet]
+                fact.form = ProfileForm(
+                    unit=RateUnit.WATT, phases=None, periods_max=8, stack_level=1
+                )
+                fact.floor_w = 1000.0 if self.seed % 2 else 0.0
+            facts[outlet] = fact
+        return facts
+
+    def _nodes(self) -> list[Node]:
+        nodes = [
+            Node(name=name, cap_w=cap_w, members=members)
+            for name, cap_w, members in self._feeders()
+        ]
+        for station, rated_w in self.rated.items():
+            members = frozenset(item for item in self.outlets if item[0] == station)
+            cap_w = rated_w * self.factor
+            nodes.append(Node(name=station, cap_w=cap_w, members=members, is_physical=True))
+        return nodes
+
+    def agent_acts(self) -> None:
+        """One pass of the power loop."""
+        verdict = brain.decide(
+            self._facts(),
+            self.books,
+            self._nodes(),
+            now=self.agent_now(),
+            safe_from=datetime.fromtimestamp(self.now_s, UTC),
+        )
+        for order in verdict.orders:
+            self.books[order.outlet] = order.power
+            self.saved[order.outlet] = order.power  # on disk before it leaves
+            self._send(order)
+
+    def _send(self, order: LimitOrder) -> None:
+        chance = self.chance
+        answer = chance.choices(
+            ["accepted", "refused", "lost command", "lost answer", "late"],
+            [70, 8, 8, 8, 6],
+        )[0]
+        arrives_s = self.now_s + chance.randint(0, 3)
+        answers_s = {
+            "lost command": None,
+            "lost answer": None,
+            "late": self.now_s + TIMEOUT_S + chance.randint(1, 200),
+        }.get(answer, arrives_s + chance.randint(0, 3))
+        gives_up_s = self.now_s + TIMEOUT_S
+        self.flights.append(Flight(order, arrives_s, answers_s, gives_up_s, answer))
+        limits = [round(limit) for _, limit in order.compiled.profile.periods]
+        self._note(f"order {order.outlet} {limits} {answer}")
+
+    # --- time -------------------------------------------------------------------------
+
+    def live(self, seconds: int) -> None:
+        """Let time pass, one second of messages at a time, judged at each change."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            moments = [end_s]
+            for item in self.flights:
+                moments += [item.arrives_s, item.gives_up_s]
+                moments += [item.answers_s] if item.answers_s is not None else []
+            self.now_s = min((at for at in moments if at > self.now_s), default=end_s)
+            for flight in list(self.flights):
+                self._fly(flight)
+            self.judge()
+
+    def _fly(self, flight: Flight) -> None:
+        order, outlet = flight.order, flight.order.outlet
+        real = self.outlets[outlet]
+        is_there = self.online[outlet[0]]
+        due = self.now_s >= flight.arrives_s and not flight.is_applied
+        if due and flight.answer not in ("refused", "lost command") and is_there:
+            flight.is_applied = True
+            if real.running == order.sent.transaction_id:
+                real.profile = _steps(order)
+        answers_s = flight.answers_s
+        if answers_s is not None and self.now_s >= answers_s and is_there:
+            self._answered(flight)
+            self.flights.remove(flight)
+        elif not flight.is_given_up and self.now_s >= flight.gives_up_s:
+            flight.is_given_up = True
+            self._book(outlet, reconcile.unanswered(self.books[outlet], "silence"))
+            if flight.answers_s is None:
+                self.flights.remove(flight)
+
+    def _answered(self, flight: Flight) -> None:
+        order, outlet = flight.order, flight.order.outlet
+        power = self.books[outlet]
+        newest = power.doubtful
+        if newest is None or newest.sent_at != order.sent.sent_at:
+            return
+        now = self.agent_now()
+        is_applied = flight.is_applied
+        if flight.answer == "refused" or not is_applied:
+            self._book(outlet, reconcile.refused(power, "Rejected"))
+        else:
+            self._book(outlet, reconcile.accepted(power, order.sent, now))
+
+    def _book(self, outlet: Outlet, power: OutletPower) -> None:
+        self.books[outlet] = power
+        self.saved[outlet] = power
+
+    # --- what happens -----------------------------------------------------------------
+
+    def happen(self) -> None:
+        """Let one thing happen to the depot."""
+        chance = self.chance
+        what = chance.choices(
+            [
+                "plug",
+                "unplug",
+                "cap",
+                "away",
+                "back",
+                "reboot",
+                "restart",
+                "plan",
+                "skew",
+                "sample",
+                "sample",
+            ],
+            [22, 8, 8, 6, 10, 4, 5, 10, 3, 12, 12],
+        )[0]
+        outlet = chance.choice(list(self.outlets))
+        getattr(self, f"_on_{what}")(outlet)
+
+    def _on_plug(self, outlet: Outlet) -> None:
+        real = self.outlets[outlet]
+        if real.running is not None or not self.online[outlet[0]]:
+            return
+        self.count += 1
+        real.running, real.profile = f"tx-{self.count}", None
+        real.appetite = self.chance.choice([0.1, 0.5, 1.0])
+        self.measured.pop(outlet, None)
+        self._on_plan(outlet)
+        self._note(f"plug {outlet} {real.running}")
+
+    def _on_unplug(self, outlet: Outlet) -> None:
+        real = self.outlets[outlet]
+        if real.running is None:
+            return
+        real.running = real.profile = None
+        real.is_known_deaf = False
+        self._note(f"unplug {outlet}")
+
+    def _on_plan(self, outlet: Outlet) -> None:
+        edges = sorted(self.chance.sample(range(0, 7200, 60), self.chance.randint(1, 5)))
+        levels = [0.0, 4000.0, 11_000.0, 30_000.0, 150_000.0]
+        now_s = self.now_s + self.skew_s
+        self.wants[outlet] = curve(
+            [(0, self.chance.choice(levels))]
+            + [(now_s + at_s, self.chance.choice(levels)) for at_s in edges]
+        )
+
+    def _on_cap(self, _: Outlet) -> None:
+        if self.chance.random() < 0.5:
+            share = self.chance.choice([0.2, 0.5, 0.9])
+            self.cap_w = max(self.least_cap_w, self.cap_w * share)
+        else:
+            self.cap_w *= self.chance.choice([1.2, 2.0])
+        self._bound()
+        self._note(f"cap {self.cap_w:.0f}")
+
+    def _on_away(self, outlet: Outlet) -> None:
+        self.online[outlet[0]] = False
+        self._note(f"away {outlet[0]}")
+
+    def _on_back(self, outlet: Outlet) -> None:
+        station = outlet[0]
+        if self.online[station]:
+            return
+        self.online[station] = True
+        for item in self.outlets:
+            if item[0] == station:
+                if self.books[item].default_w is None:
+                    # What the executor does first: the default, confirmed.
+                    self.outlets[item].default_w = self.fallback_w
+                    self._book(item, OutletPower(default_w=self.fallback_w))
+                self._book(item, reconcile.doubted(self.books[item]))
+        self._note(f"back {station}")
+
+    def _on_reboot(self, outlet: Outlet) -> None:
+        """Profiles survive, transactions end (B14)."""
+        station = outlet[0]
+        if not self.online[station]:
+            return
+        for item, real in self.outlets.items():
+            if item[0] == station:
+                real.running = real.profile = None
+                real.is_known_deaf = False
+                self._book(item, reconcile.doubted(self.books[item]))
+        self._note(f"reboot {station}")
+
+    def _on_restart(self, _: Outlet) -> None:
+        """The agent dies and comes back with what was on disk."""
+        self.books = dict(self.saved)
+        for item in list(self.flights):
+            outlet = item.order.outlet
+            if not item.is_given_up:
+                self._book(outlet, reconcile.unanswered(self.books[outlet], "restart"))
+            # The command is out: the station may still apply it; nobody hears the answer.
+            if not item.is_applied and item.answer not in ("refused", "lost command"):
+                real = self.outlets[outlet]
+                if (
+                    self.online[outlet[0]]
+                    and real.running == item.order.sent.transaction_id
+                ):
+                    real.profile = _steps(item.order)
+        self.flights.clear()
+        for outlet in self.outlets:
+            self._book(outlet, reconcile.doubted(self.books[outlet]))
+        self._note("restart")
+
+    def _on_skew(self, _: Outlet) -> None:
+        self.skew_s = self.chance.choice([-3600, -90, 0, 0, 90, 3600])
+        self._note(f"clock {self.skew_s:+d}")
+
+    def _on_sample(self, _: Outlet) -> None:
+        """A meter value of every online outlet."""
+        for item, real in self.outlets.items():
+            if real.running is None or not self.online[item[0]]:
+                continue
+            measured_w = real.draws(self.now_s)
+            self.measured[item] = measured_w
+            before = self.books[item]
+            after = reconcile.checked(
+                before,
+                measured_w=measured_w,
+                measured_at=self.agent_now(),
+                transaction_id=TransactionId(real.running),
+            )
+            self._book(item, after)
+            if after.verified is False and before.verified is not False:
+                real.is_known_deaf = real.ignores
+                self._note(f"alarm {item}")
+                self._bound()
+
+    def _note(self, text: str) -> None:
+        self.log.append(f"{self.now_s - START_S:6d} s  {text}")
+
+    # --- the whole --------------------------------------------------------------------
+
+    def run(self) -> World:
+        """Live the scenario."""
+        for _ in range(self.steps):
+            self.happen()
+            self.agent_acts()
+            self.judge()
+            self.live(self.chance.choice(STEP_S))
+            if self.chance.random() < 0.5:
+                self._on_sample(next(iter(self.outlets)))
+            self.agent_acts()
+        return self
+
+
+def _steps(order: LimitOrder) -> Steps:
+    """The profile as a station reads it, from what was sent."""
+    profile = order.compiled.profile
+    assert profile.starts_at is not None
+    start_s = int(profile.starts_at.timestamp())
+    return [(start_s + at_s, limit_w) for at_s, limit_w in profile.periods]

@@ -1,0 +1,80 @@
+"""The cap is never passed: 10,000 random depots against an independent judge.
+
+The judge (``tests/support/power_world.py``) computes what its stations could draw from
+what really arrived there, now and at every later edge: as if the gateway died at each
+instant (faults.md W1, W2). Three planted bugs show that it can see.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.domain import power, reconcile
+from agent.domain.curve import constant
+from tests.support.power_world import World
+
+CHUNK = 500
+"""Scenarios per test; 20 chunks make 10,000."""
+
+
+@pytest.mark.parametrize("chunk", range(20))
+def test_the_cap_is_never_passed_whatever_happens(chunk):
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        World(seed).run()
+
+
+def _broken_within(scenarios: int) -> bool:
+    for seed in range(scenarios):
+        try:
+            World(seed).run()
+        except AssertionError:
+            return True
+    return False
+
+
+def test_raising_before_lowering_is_found(monkeypatch):
+    monkeypatch.setattr(power._Look, "has_room", lambda *_: True)
+    assert _broken_within(200)
+
+
+def test_forgetting_an_unanswered_call_is_found(monkeypatch):
+    keep = reconcile.unanswered
+
+    def forget(book, detail):
+        return reconcile.replace(keep(book, detail), doubtful=None, earlier=None)
+
+    monkeypatch.setattr(reconcile, "unanswered", forget)
+    assert _broken_within(500)
+
+
+def test_no_reserve_for_an_offline_station_is_found(monkeypatch):
+    keep = power.possible_draw
+
+    def nothing_while_away(fact, book, now_s):
+        return keep(fact, book, now_s) if fact.is_connected else constant(0.0)
+
+    monkeypatch.setattr(power, "possible_draw", nothing_while_away)
+    assert _broken_within(500)
+
+
+def test_no_reserve_for_the_next_vehicle_is_found(monkeypatch):
+    """A fourth one: the default of an empty outlet counts."""
+    keep = power.possible_draw
+
+    def nothing_without_a_vehicle(fact, book, now_s):
+        return constant(0.0) if fact.transaction_id is None else keep(fact, book, now_s)
+
+    monkeypatch.setattr(power, "possible_draw", nothing_without_a_vehicle)
+    assert _broken_within(500)
+
+
+def test_trusting_a_reduction_that_was_only_refused_once_is_found(monkeypatch):
+    """A fifth: a refusal says nothing about an earlier order that was not answered."""
+
+    def forget_both(book, detail, quiet_until=None):
+        return reconcile.replace(
+            book, doubtful=None, earlier=None, failures=book.failures + 1, detail=detail
+        )
+
+    monkeypatch.setattr(reconcile, "refused", forget_both)
+    assert _broken_within(2000)
