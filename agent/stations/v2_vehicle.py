@@ -8,6 +8,7 @@ this link. The adapter only rings; the asking is done by a task of the link.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ class VehicleAsker:
     link: Link | None = None
     _asked: set[tuple[EvseId, str]] = field(default_factory=set)
     _known: set[EvseId] = field(default_factory=set)
+    _visits: Counter[EvseId] = field(default_factory=Counter)
     _is_lacking: bool = False
     _questions: asyncio.Queue[EvseId] = field(
         default_factory=lambda: asyncio.Queue(QUESTIONS_MAX)
@@ -57,6 +59,7 @@ class VehicleAsker:
         """Forget: the next vehicle is another one."""
         self._asked = {item for item in self._asked if item[0] != evse_id}
         self._known.discard(evse_id)
+        self._visits[evse_id] += 1
 
     async def run(self) -> None:
         """Ask what was rung for, one question at a time."""
@@ -80,6 +83,7 @@ class VehicleAsker:
             {"component": component, "variable": {"name": name}}
             for name in ("Available", "VehicleId")
         ]
+        visit = self._visits[evse_id]
         outcome = await self.link.call(
             "GetVariables", {"getVariableData": wanted}, Priority.READ
         )
@@ -96,6 +100,8 @@ class VehicleAsker:
         is_there = found.get("available", ("", "true", None))[1].lower() != "false"
         if not vehicle_id or not is_there or where not in (None, evse_id):
             return
+        if visit != self._visits[evse_id]:
+            return  # the vehicle left while the station was asked
         evidence = vehicle_id_evidence(vehicle_id, source=COMPONENT, at=self.clock.now())
         self._known.add(evse_id)
         await self.sink.handle(
