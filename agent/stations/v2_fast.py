@@ -3,8 +3,10 @@
 The plan's TxProfile stays the limit that counts; replacing it may take long where a
 station writes it to flash or asks to wait (RateLimitExceeded). So before a reduction
 goes out, a Dynamic profile one level above is set to the lowest limit of the next
-seconds. Its ``duration`` is a watchdog: without another update it ends by itself and the
-plan below holds again, so it can never keep an outlet above its plan.
+seconds, of the new plan and of the one that the station holds: if it then refuses the
+new one, the old one still rules, and the budget counts no more than that. ``duration``
+is a watchdog: without another update the fast limit ends by itself and the plan below
+holds again, so it can never keep an outlet above its plan.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class FastLimit:
     link: Link | None = None
     pace: float = 1.0
     _newest: dict[EvseId, ChargingProfile] = field(default_factory=dict)
+    _accepted: dict[EvseId, ChargingProfile] = field(default_factory=dict)
     _installed: dict[EvseId, TransactionId | None] = field(default_factory=dict)
     _ids: dict[int, EvseId] = field(default_factory=dict)
     _held: set[EvseId] = field(default_factory=set)
@@ -60,9 +63,9 @@ class FastLimit:
         if plan.purpose is not Purpose.TX or plan.starts_at is None:
             return
         self._newest[evse_id] = plan
-        if self._is_refused or not _is_able(plan, said):
+        limit = self._limit(evse_id)
+        if self._is_refused or limit is None or not _is_able(plan, said):
             return
-        limit = lowest_limit(plan, self.clock.now(), WATCHDOG_S)
         if self._installed.get(evse_id) == plan.transaction_id:
             is_taken = await self._update(evse_id, plan, limit)
         else:
@@ -77,32 +80,46 @@ class FastLimit:
             )
 
     def settled(self, evse_id: EvseId, plan: ChargingProfile, answer: OrderAnswer) -> None:
-        """Hold the fast limit while the station wants no new plan; let go when it has."""
+        """Hold the fast limit while the station wants no new plan; let go when it has.
+
+        A raise that it did not take is nothing to hold: the old plan rules.
+        """
         if plan.purpose is not Purpose.TX:
             return
-        self._newest[evse_id] = plan
-        if answer.answer is not Answer.ACCEPTED and answer.wait_s is not None:
-            self._held.add(evse_id)
-        else:
+        if answer.answer is Answer.ACCEPTED:
+            self._newest[evse_id] = self._accepted[evse_id] = plan
             self._held.discard(evse_id)
+        elif answer.wait_s is None:
+            self._held.discard(evse_id)
+        elif self._newest.get(evse_id) == plan:
+            self._held.add(evse_id)
 
     def pulled(self, profile_id: int) -> Payload | None:
         """Answer PullDynamicScheduleUpdate; None for a profile that is not ours."""
         evse_id = self._ids.get(profile_id)
-        plan = self._newest.get(evse_id) if evse_id is not None else None
-        if evse_id not in self._installed or plan is None:
+        if evse_id is None or evse_id not in self._installed:
             return None
-        return {"limit": lowest_limit(plan, self.clock.now(), WATCHDOG_S)}
+        limit = self._limit(evse_id)
+        return None if limit is None else {"limit": limit}
 
     async def run(self) -> None:
         """Refresh what is held, until the link ends."""
         while True:
             await asyncio.sleep(REFRESH_S * self.pace)
             for evse_id in sorted(self._held):
-                plan = self._newest.get(evse_id)
-                if plan is not None and evse_id in self._installed:
-                    limit = lowest_limit(plan, self.clock.now(), WATCHDOG_S)
-                    await self._update(evse_id, plan, limit)
+                limit = self._limit(evse_id)
+                if limit is not None and evse_id in self._installed:
+                    await self._update(evse_id, self._newest[evse_id], limit)
+
+    def _limit(self, evse_id: EvseId) -> float | None:
+        """What an outlet may have whichever plan rules; None when that is not known."""
+        plan, held = self._newest.get(evse_id), self._accepted.get(evse_id)
+        if plan is None or held is None:
+            return None
+        if (plan.transaction_id, plan.unit) != (held.transaction_id, held.unit):
+            return None
+        now = self.clock.now()
+        return min(lowest_limit(line, now, WATCHDOG_S) for line in (plan, held))
 
     async def _install(self, evse_id: EvseId, plan: ChargingProfile, limit: float) -> bool:
         profile = replace(
