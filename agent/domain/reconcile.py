@@ -359,6 +359,8 @@ def checked(
     """Hold a measurement against the limit in force (B12 level 3).
 
     Below is normal (taper). Samples taken before the limit could act prove nothing.
+    Three samples in a row above make an outlet deaf, three in a row below it heal it: a
+    single one may be a vehicle that happens to want little.
     """
     own = power.confirmed
     if own is None or own.transaction_id != transaction_id or power.changed_at is None:
@@ -373,9 +375,13 @@ def checked(
     if measured_w <= allowed_w * OVER_FACTOR + OVER_MARGIN_W:
         if since_s < SETTLE_S or (power.verified is True and power.strikes == 0):
             return power
+        if power.verified is False and power.strikes > 1:
+            return replace(power, strikes=power.strikes - 1)
         return replace(power, verified=True, strikes=0)
     if since_s < SETTLE_S:
         return power
+    if power.verified is False:
+        return replace(power, strikes=STRIKES_MAX)
     strikes = power.strikes + 1
     if strikes >= STRIKES_MAX:
         return replace(power, verified=False, strikes=strikes)

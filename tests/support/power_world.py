@@ -453,6 +453,9 @@ class World:
                 real.is_known_deaf = real.ignores
                 self._note(f"alarm {item}")
                 self._bound()
+            elif after.verified is True and before.verified is False:
+                real.is_known_deaf = False  # three samples: nobody can know better
+                self._note(f"trusted again {item}")
 
     def _note(self, text: str) -> None:
         self.log.append(f"{self.now_s - START_S:6d} s  {text}")

@@ -16,6 +16,8 @@ from agent.domain.session import Session
 from agent.host.clock import RandomIds, ScaledClock
 from agent.settings import Settings
 from agent.simulator.build import build_station
+from agent.simulator.depot import DepotScenario
+from agent.simulator.night import Night, NightOptions, VisitOutcome
 from agent.simulator.station import VirtualStation
 from agent.simulator.station_config import StationConfig
 from agent.simulator.vehicle import VirtualVehicle
@@ -78,6 +80,25 @@ class Yard:
             min_w=3_000.0,
             can_resume=can_pause,
         )
+
+    def expect(self, scenario: DepotScenario, power_kw: float) -> None:
+        """Let the cloud know a scenario's vehicles, each with the same frozen plan."""
+        for number, item in enumerate(scenario.vehicles, start=1):
+            row = self.slot(number, [(-1, 11, power_kw)])
+            vehicle = vehicle_json(
+                f"bus-{number}",
+                {"name": item.name},
+                macs=[item.mac],
+                power_kw=(item.min_w / 1000, item.max_w / 1000),
+                can_pause=item.can_resume,
+            )
+            self.cloud.load(vehicles=[vehicle], schedules=[row])
+
+    async def play(self, scenario: DepotScenario) -> list[VisitOutcome]:
+        """Live a scenario to its end, with stations of its own."""
+        url = f"ws://127.0.0.1:{self.daemon.ocpp_port}/ocpp"
+        options = NightOptions(backoff_first_real_s=0.1)
+        return await Night(scenario, self.clock, url, options).run()
 
     def slot(self, number: int, pieces: list[tuple[float, float, float]]) -> dict[str, Any]:
         def ms(hour: float) -> int:
