@@ -2,20 +2,24 @@
 
 ``ServerConnection.recv`` and ``send`` serve streams and several readers at once, and pay
 for it with queues, locks and futures: more than half of what a Heartbeat costs. Framing,
-checks, closing and pings stay the library's; only the last hand-over is our own.
+checks, closing and pings stay the library's; only the last hand-over is our own, and the
+one shape that nearly all messages have: a text message whole in one frame, and that frame
+alone in one piece of the stream. Whatever looks otherwise goes to the library.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
-from typing import cast
+from collections.abc import Awaitable, Coroutine
+from typing import Any, cast
 
 import websockets
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]
 from websockets.protocol import Event, State
+from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 
 from agent.stations.handshake import Admission
 from agent.stations.link import WireClosed
@@ -25,7 +29,15 @@ QUEUE_FRAMES = 4
 TEXT_FRAME = 0x81
 SHORT_FRAME_MAX = 125
 """First byte of a whole text frame; the size fits into the second (RFC 6455 5.2)."""
+MASKED = 0x80
+MASKED_LONG = MASKED | 126
+"""Second byte of a masked frame, with the size in it or in the two bytes behind it."""
+SHORT_HEAD, LONG_HEAD = 6, 8
+"""Bytes of such heads; the last four are the mask."""
+FRAME_MAX = 0xFFFF
 _DATA = (Opcode.TEXT, Opcode.CONT, Opcode.BINARY)
+_BETWEEN_FRAMES = StreamReader.at_eof.__code__
+"""Where the library's parser waits for a frame of which it has seen nothing yet."""
 
 
 class StationSocket(ServerConnection):
@@ -40,7 +52,33 @@ class StationSocket(ServerConnection):
         self._reader: asyncio.Future[None] | None = None
         self._is_held = False
         self._is_gone = False
+        self._is_between_frames = False
+        limit = self.protocol.max_message_size
+        self._frame_max = FRAME_MAX if limit is None else min(limit, FRAME_MAX)
         super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take a whole text frame at once; anything else is the library's."""
+        size = len(data)
+        if (
+            self._is_between_frames
+            and size > SHORT_HEAD
+            and data[0] == TEXT_FRAME
+            and data[1] <= MASKED_LONG
+        ):
+            if data[1] == MASKED_LONG:
+                start, told = LONG_HEAD, data[2] << 8 | data[3]
+            else:
+                start, told = SHORT_HEAD, data[1] - MASKED
+            if (
+                start + told == size
+                and told <= self._frame_max
+                and self.protocol.state is State.OPEN
+            ):
+                self._queue(apply_mask(data[start:], data[start - 4 : start]))
+                return
+        super().data_received(data)
+        self._is_between_frames = _is_between_frames(self.protocol)
 
     def process_event(self, event: Event) -> None:
         """Queue a message when its last fragment is there; the rest is the library's."""
@@ -54,11 +92,7 @@ class StationSocket(ServerConnection):
                 return
             message = bytes(self._parts)
             self._parts.clear()
-        self._messages.append(cast("bytes", message))
-        if len(self._messages) >= QUEUE_FRAMES and not self._is_held:
-            self._is_held = True
-            self.transport.pause_reading()
-        self._wake()
+        self._queue(cast("bytes", message))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the reader know."""
@@ -83,9 +117,31 @@ class StationSocket(ServerConnection):
                 self.transport.resume_reading()
         return message
 
+    def _queue(self, message: bytes) -> None:
+        messages = self._messages
+        messages.append(message)
+        if len(messages) >= QUEUE_FRAMES and not self._is_held:
+            self._is_held = True
+            self.transport.pause_reading()
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
+
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+def _is_between_frames(protocol: ServerProtocol) -> bool:
+    """Whether the library has no part of a frame or of a message, and logs no frames."""
+    waits: Any = protocol.parser
+    while (inner := getattr(waits, "gi_yieldfrom", None)) is not None:
+        waits = inner
+    return (
+        getattr(waits, "gi_code", None) is _BETWEEN_FRAMES
+        and protocol.current_size is None
+        and not protocol.debug
+    )
 
 
 class SocketWire:
@@ -95,9 +151,9 @@ class SocketWire:
         """Wrap a server-side connection."""
         self._socket = socket
 
-    async def recv(self) -> bytes:
+    def recv(self) -> Coroutine[Any, Any, bytes]:
         """Receive one message, undecoded."""
-        return await self._socket.receive()
+        return self._socket.receive()
 
     async def send(self, text: str) -> None:
         """Send one text message in one frame; waits only while the peer reads slowly."""
