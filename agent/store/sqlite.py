@@ -49,6 +49,7 @@ JOURNAL_ROWS_MAX = 64
 ROW_MORE = ", (?, ?, ?, ?, ?, ?)"
 STATEMENTS_CACHED = 128 + JOURNAL_ROWS_MAX
 """One INSERT per number of rows, besides all others."""
+CLOSED = "the database is closed: the agent stops"
 KEEP_JOURNAL = timedelta(days=30)
 KEEP_SENT = timedelta(days=30)
 KEEP_SCHEDULES = timedelta(days=30)
@@ -86,7 +87,8 @@ class SqliteStore:
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._room: asyncio.Semaphore | None = None
+        self._held = 0
+        self._room = asyncio.Event()
         self._closed = False
         self._stopping = False
         self.commits = 0
@@ -98,7 +100,6 @@ class SqliteStore:
         """Start the writer; call inside the event loop."""
         if self._threaded:
             self._loop = asyncio.get_running_loop()
-            self._room = asyncio.Semaphore(WAITING_MAX)
             self._thread = threading.Thread(
                 target=self._run, name="store-writer", daemon=True
             )
@@ -106,20 +107,24 @@ class SqliteStore:
 
     async def commit(self, records: Sequence[ports.Record], now: datetime) -> None:
         """Write records in one transaction; returns when they are on disk."""
-        if self._closed:
-            raise StoreFault("the database is closed: the agent stops")
-        if self._thread is None:
+        if self._thread is None or self._loop is None:
+            if self._closed:
+                raise StoreFault(CLOSED)
             self._write_group([_Unit(records, now, None, None)])
             return
-        await self._submit(_Unit(records, now, None, None))
+        if self._held >= WAITING_MAX:
+            await self._room_made()
+        await self._submit(self._loop, _Unit(records, now, None, None))
 
     async def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read on the one connection."""
-        if self._closed:
-            raise StoreFault("the database is closed: the agent stops")
-        if self._thread is None:
+        if self._thread is None or self._loop is None:
+            if self._closed:
+                raise StoreFault(CLOSED)
             return question(self._db)
-        answer: T = await self._submit(_Unit((), None, question, None))
+        if self._held >= WAITING_MAX:
+            await self._room_made()
+        answer: T = await self._submit(self._loop, _Unit((), None, question, None))
         return answer
 
     async def stop(self) -> None:
@@ -140,15 +145,19 @@ class SqliteStore:
         self._db.close()
         os.close(self._lock_fd)
 
-    async def _submit(self, unit: _Unit) -> Any:
-        assert self._loop is not None  # noqa: S101 - started
-        assert self._room is not None  # noqa: S101 - started
-        async with self._room:
-            if self._stopping:
-                raise StoreFault("the database is closed: the agent stops")
-            unit.future = self._loop.create_future()
-            self._queue.put(unit)
-            return await unit.future
+    async def _room_made(self) -> None:
+        while self._held >= WAITING_MAX:
+            self._room.clear()
+            await self._room.wait()
+
+    def _submit(self, loop: asyncio.AbstractEventLoop, unit: _Unit) -> asyncio.Future[Any]:
+        """Hand a unit to the writer; what a caller awaits is the future itself."""
+        if self._stopping:
+            raise StoreFault(CLOSED)
+        self._held += 1
+        unit.future = future = loop.create_future()
+        self._queue.put(unit)
+        return future
 
     def _run(self) -> None:
         while True:
@@ -189,9 +198,22 @@ class SqliteStore:
                     answers.append((unit, None, error))
         assert self._loop is not None  # noqa: S101 - started
         try:
-            self._loop.call_soon_threadsafe(_tell, answers)
+            self._loop.call_soon_threadsafe(self._tell, answers)
         except RuntimeError:
             return  # the loop is gone: nobody waits any more
+
+    def _tell(self, answers: list[tuple[_Unit, Any, Exception | None]]) -> None:
+        """Answer a whole group in one callback of the event loop."""
+        self._held -= len(answers)
+        self._room.set()
+        for unit, value, error in answers:
+            future = unit.future
+            if future is None or future.done():
+                continue  # nobody waits any more
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
 
     def _write_alone(self, unit: _Unit) -> tuple[_Unit, None, Exception | None]:
         try:
@@ -463,14 +485,3 @@ def _take_lock(path: Path) -> int:
 
 def _fault(error: Exception) -> StoreFault:
     return StoreFault(f"the database refused: {error}")
-
-
-def _tell(answers: list[tuple[_Unit, Any, Exception | None]]) -> None:
-    for unit, value, error in answers:
-        future = unit.future
-        if future is None or future.done():
-            continue
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
