@@ -17,6 +17,7 @@ test: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python bench/meter_values.py $(ARGS)
+	$(BIN)/python bench/transaction_event.py $(ARGS)
 
 run: $(VENV)/run.stamp
 	$(BIN)/depot-agent run --config config/agent.toml
