@@ -63,13 +63,14 @@ class Needs2:
             ),
             phases=outlet.phases,
         )
+        ends = [each["startPeriod"] for each in periods[TUPLES_MAX:]]
         payload = {
             "timeBase": stamp(start),
             "evseId": outlet.connector,
             "chargingSchedule": {
                 "id": 1,
                 "startSchedule": stamp(start),
-                "duration": CURVE_S,
+                "duration": min([CURVE_S, *ends]),
                 "chargingRateUnit": "W",
                 "chargingSchedulePeriod": periods[:TUPLES_MAX],
             },

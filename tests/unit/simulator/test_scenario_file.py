@@ -34,13 +34,13 @@ def test_the_example_is_read_as_it_is_written():
     """Stations, visits in order of arrival, the cut, and the defaults."""
     scenario = load_scenario(EVENING, START)
 
-    assert scenario.end - scenario.start == timedelta(minutes=90)
+    assert scenario.end - scenario.start == timedelta(minutes=40)
     assert [each.connectors for each in scenario.stations] == [2, 1]
     assert [each.max_w for each in scenario.stations] == [200_000, 120_000]
     assert [each.vehicle_id for each in scenario.vehicles] == ["bus-1", "bus-3", "bus-2"]
     assert scenario.cap_w == 310_000
     assert scenario.mishaps == (
-        Mishap(station_id="CP-02", at=START + timedelta(minutes=30), lasts_s=600),
+        Mishap(station_id="CP-02", at=START + timedelta(minutes=15), lasts_s=300),
     )
 
 
@@ -48,7 +48,7 @@ REFUSED = [
     ("\nminuts = 3", "cuts 1: no key 'minuts'; the nearest is 'minutes'"),
     ("\n[[restarts]]\nstation = 'CP-02'", "restarts 1: at is missing"),
     ("\n[[restarts]]\nstation = 'CP-9'\nat = 3", "no station 'CP-9'; there are CP-01, CP-02"),
-    ("\n[[restarts]]\nstation = 'CP-01'\nat = 300", "minute 300 is not 0 to 90"),
+    ("\n[[restarts]]\nstation = 'CP-01'\nat = 300", "minute 300 is not 0 to 40"),
     ("\n[[stations]]\nid = 'X'\noutlet_kw = 'much'", "outlet_kw: 'much' is not of type float"),
     ("\n[[stations]]\nid = 'X'\noutlet_kw = 0", "needs an outlet"),
     ("\n[[stations]]\nid = 'X'\noutlet_kw = 9\nversion = '3'", "'3' is not one of 1.6, 2.0.1"),
@@ -70,7 +70,7 @@ def test_what_cannot_be_is_refused_with_its_place(text: str, reason: str):
 VEHICLES = [
     ({"outlet": 2}, "CP-02 has no outlet 2"),
     ({"mac": "cafe"}, "mac 'cafe' is not 12 hex digits"),
-    ({"departure": 4}, "departs before it arrives"),
+    ({"departure": 3}, "departs before it arrives"),
     ({"soc_start": 95}, "must ascend"),
     ({"max_kw": 0}, "more than 0"),
     ({"station": "CP-01"}, "before bus-1 has left"),
@@ -140,7 +140,7 @@ async def test_the_example_can_be_played_in_each_version(version: str):
     lines: list[str] = []
     async with a_central() if version == "1.6" else a_central2(version) as central:
         options = SimulateOptions(
-            url=central.url, scenario=EVENING, version=version, speed=3600
+            url=central.url, scenario=EVENING, version=version, speed=1800
         )
         result = await simulate(options, lines.append)
 
@@ -158,10 +158,10 @@ async def test_the_example_can_be_played_in_each_version(version: str):
 async def test_a_restart_in_a_scenario_makes_new_transactions(tmp_path: Path):
     """On the same plugs, with the same vehicles, after a second boot."""
     path = tmp_path / "restart.toml"
-    path.write_text(TEXT + "\n[[restarts]]\nstation = 'CP-01'\nat = 40", encoding="utf-8")
+    path.write_text(TEXT + "\n[[restarts]]\nstation = 'CP-01'\nat = 20", encoding="utf-8")
     async with a_central2() as central:
         options = SimulateOptions(
-            url=central.url, scenario=path, version="2.0.1", speed=3600
+            url=central.url, scenario=path, version="2.0.1", speed=1800
         )
         result = await simulate(options)
 
