@@ -594,3 +594,106 @@ async def test_fault_silent_configuration_leaves_the_device_model_unknown():
                 await read(central, "ClockCtrlr.TimeSource")
 
         assert await central.ask("ClearCache", {}) == {"status": "Accepted"}
+
+
+async def test_an_energy_transfer_transaction_ends_when_the_vehicle_takes_no_more():
+    """A full battery is StoppedByEV."""
+    settings = {"TxCtrlr.TxStopPoint": "EnergyTransfer"}
+    async with a_pair(variables=settings) as (central, station):
+        await charging(station, soc_percent=98.0, capacity_wh=60_000)
+        await central.until(lambda: central.told()[-1][0] == "Ended")
+
+        assert central.told()[-1] == ("Ended", "ChargingStateChanged")
+        assert central.events[-1]["transactionInfo"]["stoppedReason"] == "StoppedByEV"
+        assert central.statuses()[-1] == "Occupied"
+
+
+async def test_fault_available_before_stop_frees_the_outlet_first():
+    """The status comes before the end."""
+    async with a_pair("available-before-stop") as (central, station):
+        await charging(station)
+        await station.unplug(1)
+        await central.until(lambda: central.told()[-1][0] == "Ended")
+
+        names = [
+            payload.get("connectorStatus", payload.get("eventType"))
+            for action, payload in central.calls
+            if action in ("StatusNotification", "TransactionEvent")
+        ]
+        assert names.index("Available", 2) < names.index("Ended")
+
+
+async def test_fault_stop_never_loses_the_end():
+    """Nothing is owed, and the central system never hears of it."""
+    async with a_pair("stop-never", "connector-zero-meter-values") as (central, station):
+        await write(central, "AlignedDataCtrlr.Interval", "60")
+        await central.until(lambda: len(central.of("MeterValues")) >= 2)
+        await charging(station)
+        await station.unplug(1)
+        await central.until(lambda: central.statuses()[-1] == "Available")
+        await station.wait_until(lambda each: each.owed == 0, 5)
+
+        assert "Ended" not in [each["eventType"] for each in central.events]
+        assert {each["evseId"] for each in central.of("MeterValues")} == {0, 1}
+
+
+async def test_a_request_to_start_may_have_to_be_authorized_first():
+    """AuthorizeRemoteStart asks, and a refusal leaves the outlet as it was."""
+    question = {"idToken": {"idToken": "desk", "type": "Central"}, "remoteStartId": 1}
+    settings = {"AuthCtrlr.AuthorizeRemoteStart": "true"}
+    async with a_pair(variables=settings) as (central, station):
+        central.replies["Authorize"] = lambda _: {"idTokenInfo": {"status": "Unknown"}}
+        await central.ask("RequestStartTransaction", question)
+        await central.until(lambda: len(central.of("Authorize")) == 1)
+        await asyncio.sleep(0.02)
+
+        assert station.outlets[1].transaction is None
+
+
+async def test_a_request_to_start_takes_over_a_transaction_that_has_begun():
+    """Its id is in the answer, and the profile is for it."""
+    question = {"idToken": {"idToken": "desk", "type": "Central"}, "remoteStartId": 7}
+    settings = {"TxCtrlr.TxStartPoint": "EVConnected"}
+    async with a_pair(variables=settings, id_form="none") as (central, station):
+        await station.plug(1, a_bus())
+        outlet = station.outlets[1]
+        await station.wait_until(lambda _: outlet.transaction_id is not None, 5)
+        body = a_profile2(12_000)
+        answer = await central.ask(
+            "RequestStartTransaction", {**question, "chargingProfile": body}
+        )
+        await station.wait_until(lambda _: outlet.power_w > 1000, 5)
+
+        assert answer["transactionId"] == outlet.transaction_id
+        assert outlet.limit_w == 12_000
+        assert central.told()[:2] == [
+            ("Started", "CablePluggedIn"),
+            ("Updated", "RemoteStart"),
+        ]
+
+
+async def test_a_reset_of_one_evse_leaves_the_others_alone():
+    """Its transaction ends; there is no boot."""
+    async with a_pair(connectors=2) as (central, station):
+        await charging(station)
+        await station.plug(2, a_bus(mac="92D50A693F81"))
+        await station.wait_until(lambda each: each.outlets[2].power_w > 0, 5)
+        await central.ask("Reset", {"type": "Immediate", "evseId": 1})
+        await central.until(lambda: ("Ended", "ResetCommand") in central.told())
+
+        assert station.outlets[1].transaction_id is None
+        assert station.outlets[2].transaction_id is not None
+        assert len(central.of("BootNotification")) == 1
+
+
+async def test_needs_that_nobody_hears_do_not_keep_a_vehicle_from_charging():
+    """An error, or no link at all."""
+    async with a_pair(iso15118=True, backoff_first_real_s=0.3) as (central, station):
+        central.replies["NotifyEVChargingNeeds"] = lambda _: ["InternalError", "", {}]
+        await charging(station)
+        await station.unplug(1)
+        station.cut()
+        await station.wait_until(lambda each: not each.is_online, 5)
+        await charging(station)
+
+        assert any(each.kind == "UNHEARD" for each in station.ledger)
