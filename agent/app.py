@@ -19,6 +19,7 @@ from agent.cloud.http import CloudHttp
 from agent.control import views
 from agent.control.depot import Depot
 from agent.control.executor import COALESCE_S, Executor
+from agent.control.explain import explain
 from agent.control.health import CloudHealth
 from agent.control.intake import Intake
 from agent.control.outbox import IDLE_S, Drainer
@@ -367,6 +368,16 @@ class Daemon:
     def vehicles(self) -> list[Json]:
         """The registry."""
         return views.vehicles(self.depot)
+
+    def explain(self, station_id: str, evse_id: int) -> Json | None:
+        """Why an outlet has its limit."""
+        return explain(
+            self.depot,
+            self.executor.diary,
+            StationId(station_id),
+            EvseId(evse_id),
+            self.clock.now(),
+        )
 
     def plans(self) -> list[Json]:
         """Schedules with plans."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 from rich.table import Table
@@ -168,6 +170,42 @@ def vehicles(
                 for row in found
             ],
         )
+
+
+@app.command()
+def explain(
+    outlet: Annotated[str, typer.Argument(help="STATION or STATION/EVSE.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell why an outlet has the limit it has, newest reason first.
+
+    Example: `depot-agent explain CP-01/1`
+    """
+    name, _, number = outlet.rpartition("/")
+    station, evse = (name, number) if name and number.isdigit() else (outlet, "1")
+    path = f"/api/v1/explain/{quote(station, safe='')}/{evse}"
+    code, found = ask_daemon(config, "GET", path)
+    if code == HTTPStatus.NOT_FOUND:
+        out.print(f"[red]there is no outlet {outlet}[/red]: see `depot-agent stations`")
+        raise typer.Exit(1)
+    if as_json:
+        print_json(found)
+        return
+    out.print(
+        f"[bold]{found['station_id']}/{found['evse_id']}[/bold]  "
+        f"limit {_kw(found['limit_w'])}, measured {_kw(found['measured_w'])}, "
+        f"{found['proof']}"
+    )
+    for reason in found["because"]:
+        out.print(f"  - {reason}", highlight=False)
+    _table(
+        ("time", "what", "limit", "rules"),
+        [
+            (row["at"][11:19], row["what"], _kw(row["limit_w"]), "; ".join(row["rules"]))
+            for row in found["history"][:20]
+        ],
+    )
 
 
 @app.command()

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from agent.control.depot import Depot, OutletView
+from agent.control.explain import Diary
 from agent.control.wishes import STATION, wish
 from agent.domain import reconcile
 from agent.domain.capability import Capabilities, ProfileForm, profile_form
@@ -37,6 +38,10 @@ CAPABILITY_WAIT_S = 1.6
 it says decides unit and number of periods. With a settle time of 1 s it suffices."""
 
 
+DEFAULT_WAIT_S = 0.7
+"""Real seconds in which a first limit waits for the answer to the default."""
+
+
 class Executor:
     """Owns the orders to stations; see the module."""
 
@@ -56,8 +61,11 @@ class Executor:
         self._clock = clock
         self._min_pass_s = min_pass_s
         self._in_flight: set[Outlet] = set()
+        self._defaults_at: dict[StationId, float] = {}
         self._awaited: set[StationId] = set()
         self._warned_cap = False
+        self.diary = Diary()
+        self.writes: dict[StationId, tuple[str, int]] = {}
         self.passes = 0
         self.orders = 0
         self.last_pass_at: datetime | None = None
@@ -158,6 +166,7 @@ class Executor:
         for outlet, fact in facts.items():
             if fact.transaction_id is None or fact.wants is None:
                 self._depot.views[outlet] = OutletView()
+                self.diary.forget(outlet, now)
                 continue
             view = self._depot.views[outlet]
             share = verdict.shares.get(outlet)
@@ -165,6 +174,7 @@ class Executor:
             view.planned_w = value_at(fact.wants, now_s)
             view.allocated_w = value_at(line, now_s)
             view.rules = verdict.rules.get(outlet, fact.rules)
+            self.diary.decided(outlet, now, view.allocated_w, view.rules)
 
     def _form(self, station_id: StationId, evse_id: EvseId = STATION) -> ProfileForm:
         depot = self._depot
@@ -200,6 +210,10 @@ class Executor:
         depot = self._depot
         if not depot.state(station_id).is_connected:
             return False
+        asked_s = self._defaults_at.get(station_id)
+        now_s = asyncio.get_running_loop().time()
+        if asked_s is not None and now_s - asked_s < DEFAULT_WAIT_S:
+            return False  # its answer makes room for the first limit, a moment from now
         if depot.capabilities.get(station_id, Capabilities()).is_known:
             return True
         waited_s = asyncio.get_running_loop().time() - depot.linked_at_s.get(
@@ -228,12 +242,13 @@ class Executor:
         depot = self._depot
         outlet, sent = order.outlet, order.sent
         priority = Priority.REDUCTION if order.is_reduction else Priority.LIMIT
+        limit_w = value_at(order.compiled.allows, sent.sent_at.timestamp())
         fields = {
             "station_id": outlet[0],
             "evse_id": outlet[1],
             "session_id": session.session_id,
             "vehicle_id": session.vehicle_id,
-            "limit_w": value_at(order.compiled.allows, sent.sent_at.timestamp()),
+            "limit_w": limit_w,
         }
         try:
             await self._save(outlet)
@@ -245,6 +260,8 @@ class Executor:
                 rules=list(rules),
             )
             self.orders += 1
+            self._count_write(outlet[0], sent.sent_at)
+            self.diary.happened(outlet, sent.sent_at, f"sent: {order.reason}", limit_w)
             answer = await self._stations.set_limit(
                 outlet[0],
                 outlet[1],
@@ -253,6 +270,8 @@ class Executor:
                 lambda late: self._late(outlet, sent, late),
             )
             depot.power[outlet] = self._after(outlet, sent, answer)
+            said = f"{answer.answer} {answer.detail}".strip()
+            self.diary.happened(outlet, self._clock.now(), f"answer: {said}")
             if answer.answer is Answer.ACCEPTED:
                 log.info("limit_confirmed", **fields)
             else:
@@ -265,6 +284,12 @@ class Executor:
         finally:
             self._in_flight.discard(outlet)
             depot.changed.set()
+
+    def _count_write(self, station_id: StationId, now: datetime) -> None:
+        """Count profiles per station and day: most stations store each one in flash."""
+        day = now.date().isoformat()
+        before = self.writes.get(station_id, (day, 0))
+        self.writes[station_id] = (day, before[1] + 1 if before[0] == day else 1)
 
     def _after(self, outlet: Outlet, sent: Sent, answer: OrderAnswer) -> OutletPower:
         power = self._depot.power_of(outlet)
@@ -314,6 +339,7 @@ class Executor:
         if not is_wanted or not _may_retry(power, now):
             return
         self._in_flight.add(outlet)
+        self._defaults_at[station_id] = asyncio.get_running_loop().time()
         depot.power[outlet] = replace(
             power,
             last_order_at=now,
@@ -370,6 +396,7 @@ class Executor:
             log.error("record_not_stored", station_id=station_id, reason=str(fault))
         finally:
             self._in_flight.discard(outlet)
+            self._defaults_at.pop(station_id, None)
             depot.changed.set()
 
     async def _send_default(

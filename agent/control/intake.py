@@ -229,6 +229,9 @@ class Intake:
         decision = advance(before, event, now=now, new_session_id=new_session_id)
         answer = EventAnswer(transaction_id=decision.transaction_id)
         if not decision.is_new:
+            if isinstance(event, events.LimitDoubted):  # nothing to keep, much to do
+                self._doubt_limits(station_id, event)
+                self._act(decision.effects)
             return answer
         unit = _Unit(state=before)
         unit.add(decision, self._row(station_id, new_session_id, event, now))
@@ -319,7 +322,13 @@ class Intake:
         evse_id = self._doubted_outlet(station_id, event)
         if evse_id is not None:
             outlet = (station_id, evse_id)
-            self._depot.power[outlet] = doubted(self._depot.power_of(outlet))
+            power = self._depot.power_of(outlet)
+            again = doubted(power)
+            if isinstance(event, events.LimitDoubted):  # a vehicle may insist: no hurry
+                again = replace(
+                    again, failures=power.failures, last_order_at=power.last_order_at
+                )
+            self._depot.power[outlet] = again
 
     def _doubted_outlet(self, station_id: StationId, event: events.Event) -> EvseId | None:
         """The outlet whose limit an event of 2.x puts in doubt."""

@@ -36,6 +36,7 @@ from agent.domain.values import value
 
 ROOM_W = 1.0
 """Watts by which sums of tenths may be off."""
+HELD_BACK = "a raise waits until nobody else could be drawing that power"
 SHORT_W = 100.0
 """A share this much below what was wanted is worth a word."""
 
@@ -271,7 +272,7 @@ def _order(
         sent=sent,
         power=reconcile.ordered(power, sent),
         is_reduction=order.is_reduction,
-        reason=order.reason,
+        reason=order.reason if room else f"{order.reason}; {HELD_BACK}",
     )
 
 

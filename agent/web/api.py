@@ -46,6 +46,10 @@ class Source(Protocol):
         """The registry."""
         ...
 
+    def explain(self, station_id: str, evse_id: int) -> Json | None:
+        """Why an outlet has its limit; None for an outlet that nobody knows."""
+        ...
+
     def plans(self) -> list[Json]:
         """Schedules with plans."""
         ...
@@ -112,6 +116,13 @@ def make_app(source: Source, *, commands: bool) -> Starlette:  # noqa: C901 - a 
             return _json({"error": "there is no session of this id"}, 404)
         return _json(found)
 
+    async def explain(request: Request) -> Response:
+        evse_id = request.path_params["evse_id"]
+        found = source.explain(request.path_params["station_id"], evse_id)
+        if found is None:
+            return _json({"error": "there is no outlet of this name"}, 404)
+        return _json(found)
+
     async def healthz(_: Request) -> Response:
         hanging = await source.health()
         body = {"ok": not hanging, "hanging": hanging}
@@ -171,6 +182,7 @@ def make_app(source: Source, *, commands: bool) -> Starlette:  # noqa: C901 - a 
             Route(f"{api}/sessions/{{session_id}}", session),
             Route(f"{api}/vehicles", listing(source.vehicles)),
             Route(f"{api}/plans", listing(source.plans)),
+            Route(f"{api}/explain/{{station_id}}/{{evse_id:int}}", explain),
             Route(f"{api}/outbox", listing(source.outbox)),
             Route(f"{api}/candidates", listing(source.candidates)),
             Route(f"{api}/stations/{{station_id}}/call", call, methods=["POST"]),
