@@ -104,9 +104,9 @@ class Variable:
     is_absent: bool = False
 
     @property
-    def is_read_only(self) -> bool:
-        """Whether the station said that it cannot be written."""
-        return self.mutability == READ_ONLY
+    def is_writable(self) -> bool:
+        """Whether it exists and the station did not call it read-only."""
+        return not self.is_absent and self.mutability != READ_ONLY
 
     def updated(self, news: Variable) -> Variable:
         """Add what is new; silence about a fact keeps the fact."""
@@ -122,10 +122,14 @@ class Variable:
 
 @dataclass(slots=True)
 class Inventory:
-    """The variables of one station, as far as they are known."""
+    """The variables of one station, as far as they are known.
+
+    ``is_complete`` after a report that came whole.
+    """
 
     limit: int = VARIABLES_MAX
     dropped: int = 0
+    is_complete: bool = False
     _variables: dict[VariableKey, Variable] = field(default_factory=dict)
 
     def __len__(self) -> int:

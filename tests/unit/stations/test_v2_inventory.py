@@ -89,7 +89,7 @@ def test_an_entry_gives_the_actual_value_and_what_limits_it() -> None:
 
     assert found.key == VariableKey("SmartChargingCtrlr", "Entries", "ChargingProfiles")
     assert (found.value, found.max_limit, found.values_list) == ("3", 20.0, "1,2")
-    assert found.is_read_only
+    assert not found.is_writable
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_silence_about_a_fact_keeps_the_fact() -> None:
     found = inventory.get(VariableKey("smartchargingctrlr", "RATEUNIT"))
 
     assert found is not None
-    assert (found.value, found.max_limit, found.is_read_only) == ("A,W", 3.0, True)
+    assert (found.value, found.max_limit, found.is_writable) == ("A,W", 3.0, False)
 
 
 def test_a_huge_report_is_kept_in_part_and_what_is_known_stays_current() -> None:
