@@ -162,8 +162,11 @@ class Rpc:
         future.set_exception(CallError(str(rest[0]), str(rest[1:2])))
 
     def _fail_pending(self, reason: LinkDown) -> None:
-        if self._pending is not None and not self._pending[2].done():
-            self._pending[2].set_exception(reason)
+        if self._pending is None or self._pending[2].done():
+            return
+        future = self._pending[2]
+        future.set_exception(reason)
+        future.exception()  # who waits may be cancelled first; then nobody looks at it
 
     async def _answer_all(self) -> None:
         while True:
