@@ -16,7 +16,7 @@ from agent.domain.capability import Capabilities, RateUnit
 from agent.domain.ids import StationId, TransactionId
 from agent.domain.station import EVSES_MAX
 from agent.ports import Priority
-from agent.stations import schemas
+from agent.stations import schemas, v2_setup
 from agent.stations.framing import Payload
 from agent.stations.link import CallOutcome, Link
 from agent.stations.v2_setup import Setup2, Wishes2, default_settings_2x
@@ -27,6 +27,7 @@ from .conftest import HOSTILE, STATION, RecordingSink, soon
 
 WISHED = default_settings_2x(meter_interval_s=30, heartbeat_s=300)
 FULL = "FullInventory"
+LAST_PURPOSE = "ChargingStationMaxProfile"
 TIMEOUT = CallOutcome(None, "Timeout")
 ENERGY, POWER, SOC, OFFERED = MEASURANDS_DC
 UPDATED, STARTED, ENDED, ALIGNED = (key.text for key in MEASURAND_KEYS)
@@ -250,6 +251,12 @@ def failing(action: str, outcome: CallOutcome) -> Script:
     return lambda name, _: outcome if name == action else None
 
 
+def endless_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test that has to wait for a time-out of a part fail."""
+    monkeypatch.setattr(v2_setup, "PART_WAIT_S", 1e9)
+    monkeypatch.setattr(v2_setup, "REPORT_WAIT_S", 1e9)
+
+
 # --- what it can do -----------------------------------------------------------------------
 
 
@@ -412,6 +419,7 @@ async def test_smaller_messages_are_tried_where_large_ones_are_refused(limit: in
 
     assert bench.sink.capabilities[0].periods_max == 24
     assert station.written() == [("OCPPCommCtrlr.HeartbeatInterval", "300")]
+    assert len(station.read()) <= 6 + 2 * len(SETTLED) // limit
 
 
 async def test_a_variable_that_makes_the_station_fail_costs_only_itself() -> None:
@@ -530,6 +538,28 @@ async def test_parts_that_drip_for_ever_are_not_waited_for_for_ever() -> None:
     station.script = dripping
     async with at_work(bench):
         assert bench.logged("station_inventory_read")
+
+
+async def test_after_the_last_part_a_gap_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Messages keep their order: what is missing was lost."""
+    endless_waits(monkeypatch)
+    station = Station2()
+    bench = Bench(station)
+
+    def gaps(action: str, payload: Payload) -> CallOutcome | None:
+        if action != "GetBaseReport":
+            return None
+        part = {"requestId": payload["requestId"], "reportData": [evse_entry(1)]}
+        bench.setup.report_received({**part, "seqNo": 0, "tbc": True})
+        bench.setup.report_received({**part, "seqNo": 2, "tbc": False})
+        return CallOutcome({"status": "Accepted"})
+
+    station.script = gaps
+    async with at_work(bench):
+        (entry,) = bench.logged("station_inventory_read")
+        assert (entry["parts"], entry["is_complete"]) == (2, False)
 
 
 async def test_the_smaller_report_is_asked_for_where_the_full_one_is_not_known() -> None:
@@ -917,13 +947,23 @@ async def test_installed_profiles_are_handed_over_together() -> None:
         payload["chargingProfile"] for payload in station.sent("GetChargingProfiles")
     ] == [
         {"chargingProfilePurpose": purpose}
-        for purpose in ("TxProfile", "TxDefaultProfile", "ChargingStationMaxProfile")
+        for purpose in ("TxProfile", "TxDefaultProfile", LAST_PURPOSE)
     ]
 
 
 async def test_messages_that_each_call_themselves_the_last_are_taken() -> None:
-    """Without tbc, one per EVSE."""
-    station = Station2(profiles={"TxProfile": [told(1, 11), told(2, 12), told(3, 13)]})
+    """Without tbc, one per EVSE, also those that come a little later."""
+    station = Station2(profiles={LAST_PURPOSE: [told(1, 11), told(2, 12)]})
+
+    def later(_: str, payload: Payload) -> CallOutcome | None:
+        if LAST_PURPOSE in str(payload):
+            assert station.setup is not None
+            late = {"requestId": payload["requestId"], **told(3, 13)}
+            loop = asyncio.get_running_loop()
+            loop.call_soon(station.setup.profiles_received, late)
+        return None
+
+    station.script = later
     bench = await worked(station)
 
     assert len(bench.installed[0]) == 3
@@ -945,7 +985,7 @@ async def test_no_profiles_is_an_answer() -> None:
         CallOutcome({}),
     ],
 )
-@pytest.mark.parametrize("purpose", ["TxProfile", "ChargingStationMaxProfile"])
+@pytest.mark.parametrize("purpose", ["TxProfile", LAST_PURPOSE])
 async def test_half_an_answer_is_none(outcome: CallOutcome, purpose: str) -> None:
     """It would look as if the station had lost its profiles."""
 
@@ -999,6 +1039,38 @@ async def test_a_new_boot_starts_the_work_again(moment: str) -> None:
         assert station.variables["OCPPCommCtrlr.HeartbeatInterval"] == "300"
         assert len(bench.logged("station_configured")) == 1
         assert len(bench.installed) == 1
+        assert bench.configured == (2 if moment == "GetChargingProfiles" else 1)
+
+
+async def test_a_boot_while_profiles_are_told_makes_them_stale() -> None:
+    boots = iter([True])
+
+    def boots_once(_: str, payload: Payload) -> CallOutcome | None:
+        if LAST_PURPOSE in str(payload) and next(boots, False):
+            bench.setup.booted()
+        return None
+
+    bench = Bench(Station2(script=boots_once))
+    async with at_work(bench):
+        assert len(bench.station.sent("GetChargingProfiles")) == 6
+        assert len(bench.installed) == 1
+
+
+async def test_a_boot_ends_the_wait_for_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the station owes from before the boot does not come any more."""
+    endless_waits(monkeypatch)
+    station = Station2()
+    bench = Bench(station)
+
+    def boots_later(action: str, _: Payload) -> CallOutcome | None:
+        if action != "GetBaseReport" or len(station.sent(action)) > 1:
+            return None
+        asyncio.get_running_loop().call_later(0.002, bench.setup.booted)
+        return CallOutcome({"status": "Accepted"})
+
+    station.script = boots_later
+    async with at_work(bench):
+        assert len(station.sent("GetBaseReport")) == 2
 
 
 async def test_the_work_of_every_boot_is_the_same_but_for_the_report() -> None:
