@@ -25,6 +25,7 @@ from agent.control.intake import Intake
 from agent.control.outbox import IDLE_S, Drainer
 from agent.control.planner import Planner, PollEvery
 from agent.control.recovery import recover
+from agent.domain import events
 from agent.domain.capability import Capabilities
 from agent.domain.curve import Curve
 from agent.domain.errors import ConfigFault, StationFault, StoreFault
@@ -120,7 +121,12 @@ class Daemon:
             pace=pace,
         )
         self.executor = Executor(
-            self.depot, self.store, self.server, self.clock, min_pass_s=COALESCE_S
+            self.depot,
+            self.store,
+            self.server,
+            self.clock,
+            note=self._note,
+            min_pass_s=COALESCE_S,
         )
         self.clouds: list[CloudHealth] = []
         self.planner: Planner | None = None
@@ -332,6 +338,10 @@ class Daemon:
             for item in self.depot.state(station_id).open_sessions()
             if item.open_transaction is not None
         ]
+
+    async def _note(self, station_id: StationId, evse_id: EvseId, text: str) -> None:
+        event = events.AnomalyNoted(text=text, evse_id=evse_id)
+        await self.intake.handle(station_id, event)
 
     def _allowed(self, station_id: StationId, evse_id: EvseId) -> Curve | None:
         """What the profile at an outlet allows: the confirmed one, or the newest sent."""

@@ -277,6 +277,16 @@ class Stations(Protocol):
         """
         ...
 
+    async def restart(
+        self,
+        station_id: StationId,
+        evse_id: EvseId,
+        transaction_id: TransactionId,
+        id_token: str,
+    ) -> OrderAnswer:
+        """Stop a transaction and ask for a new one, to wake its vehicle. Never raises."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventAnswer:

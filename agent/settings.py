@@ -69,6 +69,7 @@ class PolicySection(_Section):
     after_plan: AfterPlan = AfterPlan.HOLD_MINIMUM
     plan_max_age_s: float = Field(default=86400, gt=0)
     max_offline_s: int = Field(default=43_200, ge=60, le=604_800)
+    wake_restart: bool = False
 
 
 class Tls(_Section):

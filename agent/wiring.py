@@ -114,6 +114,7 @@ def policy(settings: Settings) -> Policy:
         plan_max_age=timedelta(seconds=settings.policy.plan_max_age_s),
         location_uid=settings.site.location_uid,
         offline_max_s=settings.policy.max_offline_s,
+        wake_restart=settings.policy.wake_restart,
     )
 
 

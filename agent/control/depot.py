@@ -10,11 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from agent.domain.account import Account
 from agent.domain.allocator import Node
 from agent.domain.capability import Capabilities, StationTraits
 from agent.domain.curve import Curve
 from agent.domain.identity import Vehicle
-from agent.domain.ids import EvseId, Outlet, ScheduleId, StationId, VehicleId
+from agent.domain.ids import (
+    EvseId,
+    Outlet,
+    ScheduleId,
+    SessionId,
+    StationId,
+    VehicleId,
+)
 from agent.domain.plan import AfterPlan, Schedule
 from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
@@ -35,6 +43,7 @@ class Policy:
     location_uid: str = ""
     registry_max_age: timedelta = timedelta(days=7)
     offline_max_s: int = 43_200
+    wake_restart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,7 @@ class OutletView:
     wants: Curve | None = None
     source: str = ""
     rules: tuple[str, ...] = ()
+    share: Curve | None = None
 
 
 @dataclass(slots=True)
@@ -74,6 +84,7 @@ class Depot:
     schedules_at: datetime | None = None
     schedule_texts: dict[ScheduleId, str] = field(default_factory=dict)
     linked_at_s: dict[StationId, float] = field(default_factory=dict)
+    accounts: dict[SessionId, Account] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -8,6 +8,7 @@ every other outlet could be drawing until then (architecture.md sections 7 and 8
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,7 +16,8 @@ import structlog
 
 from agent.control.depot import Depot, OutletView
 from agent.control.explain import Diary
-from agent.control.wishes import STATION, wish
+from agent.control.minder import Minder, urgency
+from agent.control.wishes import STATION, Wish, wish
 from agent.domain import reconcile
 from agent.domain.capability import Capabilities, ProfileForm, profile_form
 from agent.domain.curve import value_at
@@ -25,6 +27,7 @@ from agent.domain.power import ROOM_W, LimitOrder, OutletFacts, Verdict, decide
 from agent.domain.profile import compile_default
 from agent.domain.reconcile import OutletPower, Sent
 from agent.domain.session import Session
+from agent.domain.wake import WakeAction
 from agent.ports import Answer, Clock, LimitSaved, OrderAnswer, Priority, Stations, Store
 
 log = structlog.get_logger()
@@ -42,6 +45,9 @@ DEFAULT_WAIT_S = 0.7
 """Real seconds in which a first limit waits for the answer to the default."""
 
 
+Note = Callable[[StationId, EvseId, str], Awaitable[None]]
+
+
 class Executor:
     """Owns the orders to stations; see the module."""
 
@@ -52,19 +58,23 @@ class Executor:
         stations: Stations,
         clock: Clock,
         *,
+        note: Note,
         min_pass_s: float = COALESCE_S,
     ) -> None:
-        """Prepare; ``run`` works."""
+        """Prepare; ``run`` works. ``note`` writes an anomaly into a session's record."""
         self._depot = depot
         self._store = store
         self._stations = stations
         self._clock = clock
         self._min_pass_s = min_pass_s
         self._in_flight: set[Outlet] = set()
+        self._asked: dict[Outlet, tuple[Session, Wish]] = {}
         self._defaults_at: dict[StationId, float] = {}
         self._awaited: set[StationId] = set()
         self._warned_cap = False
         self.diary = Diary()
+        self.minder = Minder(depot)
+        self._note = note
         self.writes: dict[StationId, tuple[str, int]] = {}
         self.passes = 0
         self.orders = 0
@@ -101,13 +111,20 @@ class Executor:
         self.last_pass_at = now
         for station_id in {outlet[0] for outlet in depot.all_outlets()}:
             self._default(station_id, now, tasks)
+        self.minder.begin()
         facts = {outlet: self._facts(outlet, now, tasks) for outlet in depot.all_outlets()}
         books = {outlet: self._book(outlet) for outlet in facts}
         verdict = decide(facts, books, depot.nodes(), now=now)
         self._watch_cap(verdict.excess_w)
         self._show(facts, verdict, now)
+        if self.minder.wants_replan(now):
+            # The nodes and possible draws of this moment; the division holds the caps.
+            tasks.create_task(
+                self.minder.replan(verdict.holds, depot.nodes(), now), name="local-plan"
+            )
         for order in verdict.orders:
             self._send(order, verdict.rules.get(order.outlet, ()), tasks)
+        self._follow_up(tasks)
         wake_s = verdict.wake_s
         return wake_s if wake_s is not None and wake_s < TICK_S else None
 
@@ -138,10 +155,18 @@ class Executor:
             has_own_default="no-default-profile" in traits.quirks,
             measured_w=(session.meter.power_w or 0.0) if session is not None else 0.0,
         )
+        if session is None:
+            self.minder.gone(outlet)
         if session is None or running is None:
+            self._asked.pop(outlet, None)
             return fact
         form = self._form(*outlet)
-        asked = wish(depot, session, outlet, form, now)
+        asked = wish(
+            depot, session, outlet, form, now, may_pause=self.minder.may_pause(outlet)
+        )
+        asked = self.minder.adjust(outlet, session, asked, now)
+        known = self.minder.bring_up(outlet, session, asked, now)
+        self._asked[outlet] = (session, asked)
         is_ready = self._is_ready(station_id)
         if not is_ready:
             self._wait_for(station_id, tasks)
@@ -156,6 +181,7 @@ class Executor:
         fact.form = form
         fact.floor_w = asked.window.floor_w
         fact.rules = asked.rules
+        fact.need_w, fact.laxity_s = urgency(known, now)
         return fact
 
     def _show(
@@ -174,7 +200,9 @@ class Executor:
             view.planned_w = value_at(fact.wants, now_s)
             view.allocated_w = value_at(line, now_s)
             view.rules = verdict.rules.get(outlet, fact.rules)
+            view.share = share
             self.diary.decided(outlet, now, view.allocated_w, view.rules)
+            self._mind(outlet, view.allocated_w, now)
 
     def _form(self, station_id: StationId, evse_id: EvseId = STATION) -> ProfileForm:
         depot = self._depot
@@ -186,6 +214,48 @@ class Executor:
             tuples_max=needs.tuples_max if needs is not None else None,
             offline_max_s=depot.policy.offline_max_s,
         )
+
+    def _follow_up(self, tasks: asyncio.TaskGroup) -> None:
+        """Write what belongs into sessions' records, restart what must be restarted."""
+        for outlet, text in self.minder.notes:
+            tasks.create_task(self._write(outlet, text), name="note")
+        self.minder.notes.clear()
+        for outlet in self.minder.restarts:
+            tasks.create_task(self._restart(outlet), name="restart")
+        self.minder.restarts.clear()
+
+    async def _write(self, outlet: Outlet, text: str) -> None:
+        try:
+            await self._note(*outlet, text)
+        except StoreFault as fault:
+            log.error("record_not_stored", station_id=outlet[0], reason=str(fault))
+
+    async def _restart(self, outlet: Outlet) -> None:
+        """Stop and start a vehicle's transaction: the strongest rung at the station."""
+        session = self._depot.state(outlet[0]).session_at(outlet[1])
+        running = session.open_transaction if session is not None else None
+        if session is None or running is None:
+            return
+        answer = await self._stations.restart(
+            outlet[0], outlet[1], running.transaction_id, session.id_token
+        )
+        self.diary.happened(
+            outlet, self._clock.now(), f"restart: {answer.answer} {answer.detail}".strip()
+        )
+
+    def _mind(self, outlet: Outlet, share_w: float, now: datetime) -> None:
+        """Let a vehicle that does not wake up be woken."""
+        held = self._asked.get(outlet)
+        if held is None:
+            return
+        session, asked = held
+        step = self.minder.observe(outlet, session, asked, share_w, now)
+        if step is None:
+            return
+        self.diary.happened(outlet, now, f"to wake the vehicle: {step}")
+        if step is WakeAction.RESEND:
+            self._depot.power[outlet] = reconcile.doubted(self._depot.power_of(outlet))
+        self._depot.changed.set()
 
     def _send(
         self, order: LimitOrder, rules: tuple[str, ...], tasks: asyncio.TaskGroup

@@ -6,7 +6,7 @@ and for ``explain``; watts at the outlet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent.control.depot import Depot
@@ -41,12 +41,24 @@ class _Bound:
 
 
 def wish(
-    depot: Depot, session: Session, outlet: Outlet, form: ProfileForm, now: datetime
+    depot: Depot,
+    session: Session,
+    outlet: Outlet,
+    form: ProfileForm,
+    now: datetime,
+    *,
+    may_pause: bool = True,
 ) -> Wish:
-    """Tell what a session should draw, by plan or by policy."""
+    """Tell what a session should draw, by plan or by policy.
+
+    ``may_pause`` is false when the vehicle failed to resume earlier in this session.
+    """
     vehicle = depot.registry.get(session.vehicle_id) if session.vehicle_id else None
     schedule = depot.schedules.get(session.schedule_id) if session.schedule_id else None
     window, rules = _window(depot, outlet, form, vehicle, schedule)
+    if not may_pause:
+        window = replace(window, can_pause=False)
+        rules = (*rules, "no further pause: it resumed too late in this session")
     policy = depot.policy
     if session.match is not MatchOutcome.UNIQUE or vehicle is None:
         line = constant(min(policy.unmatched_w, window.max_w))

@@ -174,6 +174,24 @@ EVENTS: dict[str, LogEvent] = {
         "warning",
         "the vehicle means to draw more than its profile allows; it was sent again",
     ),
+    "departure_at_risk": LogEvent(
+        "warning",
+        "the vehicle will not reach its target by departure as things stand",
+        "look at `depot-agent explain`; give it more power or another outlet",
+    ),
+    "departure_safe_again": LogEvent("info", "the target is within reach again"),
+    "vehicle_not_resumed": LogEvent(
+        "warning",
+        "the vehicle should charge again after a pause and does not",
+        "look at the vehicle; pulling and plugging the cable wakes most of them",
+    ),
+    "vehicle_resumed": LogEvent("info", "it charges again"),
+    "resume_no_longer_due": LogEvent("info", "it need not resume any more"),
+    "wake_step_taken": LogEvent("info", "a step to wake a vehicle; see `step`"),
+    "local_plan_made": LogEvent(
+        "info", "charging plans were made on the gateway, for want of the cloud's"
+    ),
+    "local_plan_dropped": LogEvent("info", "the cloud's plans are back"),
     # clouds
     "cloud_unreachable": LogEvent(
         "warning",
@@ -188,6 +206,12 @@ EVENTS: dict[str, LogEvent] = {
         "look at `depot-agent outbox`",
     ),
     # the agent itself
+    "station_inventory_read": LogEvent(
+        "info", "the station's device model (2.x) was read; counts in the fields"
+    ),
+    "call_not_supported": LogEvent(
+        "info", "the station does not know a message; it is not sent again on this link"
+    ),
     "answer_refused": LogEvent(
         "warning",
         "the station could not use an answer of the agent (2.1)",

@@ -12,7 +12,7 @@ import structlog
 from agent.domain.capability import Capabilities
 from agent.domain.curve import Curve
 from agent.domain.errors import StationFault
-from agent.domain.ids import EvseId, StationId
+from agent.domain.ids import EvseId, StationId, TransactionId
 from agent.domain.profile import ChargingProfile, InstalledProfile
 from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
 from agent.stations import framing, schemas, v2_orders, v16_orders
@@ -102,6 +102,32 @@ def dialect_of(
     if version == schemas.V16:
         return Dialect16(station_id, options, around)
     return Dialect2(version, station_id, options, around)
+
+
+NamedCall = tuple[str, framing.Payload]
+
+
+def restart_calls(
+    version: str, evse_id: EvseId, transaction_id: TransactionId, id_token: str
+) -> tuple[NamedCall, NamedCall]:
+    """The calls that stop a transaction and ask for a new one at its outlet."""
+    token = id_token or "depot-agent"
+    if version == schemas.V16:
+        return (
+            ("RemoteStopTransaction", {"transactionId": int(transaction_id)}),
+            ("RemoteStartTransaction", {"connectorId": evse_id, "idTag": token[:20]}),
+        )
+    return (
+        ("RequestStopTransaction", {"transactionId": str(transaction_id)}),
+        (
+            "RequestStartTransaction",
+            {
+                "idToken": {"idToken": token[:36], "type": "Central"},
+                "remoteStartId": evse_id,
+                "evseId": evse_id,
+            },
+        ),
+    )
 
 
 class Dialect16:

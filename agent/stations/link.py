@@ -338,8 +338,8 @@ async def _guarded(setup: Callable[[], Awaitable[None]], station_id: StationId) 
     """Run the set-up; a store that fails must not take the link down."""
     try:
         await setup()
-    except StoreFault as fault:
-        log.error("record_not_stored", station_id=station_id, reason=str(fault))
+    except* StoreFault as faults:  # a group: the set-up of 2.x has tasks of its own
+        log.error("record_not_stored", station_id=station_id, reason=str(faults.exceptions))
 
 
 def _settle(call: Outgoing, outcome: CallOutcome) -> None:

@@ -25,7 +25,7 @@ from websockets.http11 import Request, Response
 
 from agent.domain import events
 from agent.domain.errors import StationFault, StoreFault
-from agent.domain.ids import EvseId, StationId
+from agent.domain.ids import EvseId, StationId, TransactionId
 from agent.domain.profile import ChargingProfile
 from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
 from agent.stations import framing, schemas
@@ -35,6 +35,7 @@ from agent.stations.dialects import (
     StationView,
     Surroundings,
     dialect_of,
+    restart_calls,
 )
 from agent.stations.handshake import Doors, admit, choose_subprotocol
 from agent.stations.link import CallOutcome, Link, WireClosed
@@ -49,6 +50,8 @@ SETUPS_AT_ONCE = 8
 """After a gateway restart all stations return within seconds: accept quickly,
 configure slowly (ocpp-depot.md C5)."""
 OLD_LINK_PATIENCE_S = 5.0
+RESTART_PAUSE_S = 10.0
+"""Between a remote stop and the start that follows: stations need to settle (REM-06)."""
 BAD_FRAMES_LOGGED_MAX = 20
 """Bad frames logged one by one per link; the rest is counted."""
 
@@ -281,6 +284,28 @@ class StationServer:
         if live is None:
             return OrderAnswer(answer=Answer.OFFLINE, detail="not connected")
         return await live.dialect.set_limit(evse_id, profile, priority, on_late)
+
+    async def restart(
+        self,
+        station_id: StationId,
+        evse_id: EvseId,
+        transaction_id: TransactionId,
+        id_token: str,
+    ) -> OrderAnswer:
+        """Stop a transaction and ask for a new one, to wake its vehicle."""
+        live = self.links.get(station_id)
+        if live is None:
+            return OrderAnswer(answer=Answer.OFFLINE, detail="not connected")
+        stop, start = restart_calls(live.version, evse_id, transaction_id, id_token)
+        for action, payload in (stop, start):
+            outcome = await live.link.call(action, payload, Priority.OPERATOR)
+            status = str((outcome.payload or {}).get("status", outcome.code))
+            if status.lower() != "accepted":
+                return OrderAnswer(
+                    answer=Answer.REFUSED, detail=f"{action}: {status}"[:120]
+                )
+            await self._clock.sleep(RESTART_PAUSE_S)
+        return OrderAnswer(answer=Answer.ACCEPTED)
 
     async def call(
         self, station_id: StationId, action: str, payload: framing.Payload
