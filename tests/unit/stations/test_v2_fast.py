@@ -224,6 +224,17 @@ async def test_an_update_that_is_refused_lets_it_be_set_anew() -> None:
     assert bench.limits == [9000.0, 8000.0, 7000.0]
 
 
+async def test_a_profile_that_the_station_lost_has_no_limit_to_pull() -> None:
+    """Until it is set anew."""
+    bench = Bench(UpdateDynamicSchedule=[{"status": "Rejected"}])
+    await bench.lower()
+    await bench.lower(plan((0, 8000.0)))
+    assert bench.fast.pulled(301) is None
+
+    await bench.lower(plan((0, 7000.0)))
+    assert bench.fast.pulled(301) == {"limit": 7000.0}
+
+
 async def test_without_a_link_nothing_happens() -> None:
     """Before it is bound."""
     bench = Bench()
