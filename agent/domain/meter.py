@@ -151,6 +151,16 @@ def add_before(
     return replace(state, energy_wh=state.energy_wh + energy_wh, history=_bounded(slots))
 
 
+def take_soc(state: MeterState, reading: MeterReading) -> MeterState:
+    """Take only the SoC of a reading that came late, if it is the newest one."""
+    if state.soc_at is not None and reading.at < state.soc_at:
+        return state
+    soc, soc_at, soc_first, doubtful = _soc(state, reading)
+    return replace(
+        state, soc_percent=soc, soc_at=soc_at, soc_first=soc_first, doubtful_soc=doubtful
+    )
+
+
 def idle(state: MeterState, at: datetime) -> MeterState:
     """After a transaction the outlet draws nothing, whatever it last said (MTR-12)."""
     return replace(state, power_w=0.0, power_at=at, offered_w=None)

@@ -37,7 +37,12 @@ from agent.stations.times import (
     parse_number,
     utc_text,
 )
-from agent.stations.v2_needs import lowest_w, read_needs, read_schedule
+from agent.stations.v2_needs import (
+    lowest_w,
+    read_needs,
+    read_schedule,
+    schedule_end_s,
+)
 from agent.stations.v2_tokens import token_evidence, token_text, vehicle_id_evidence
 
 log = structlog.get_logger()
@@ -403,9 +408,11 @@ class Adapter2(Adapter):
         """NotifyEVChargingSchedule: refused above what was allowed (K15.FR.11)."""
         evse = parse_int(payload.get("evseId"))
         starts_at, _ = believable(payload.get("timeBase"), now)
-        wants = read_schedule(payload.get("chargingSchedule"), starts_at)
+        schedule = payload.get("chargingSchedule")
+        wants = read_schedule(schedule, starts_at)
+        until_s = schedule_end_s(schedule, starts_at)
         allowed = self.hooks.allowed(EvseId(evse)) if evse is not None else None
-        if wants is None or allowed is None or not _is_above(wants, allowed, now):
+        if wants is None or allowed is None or not _is_above(wants, allowed, now, until_s):
             return {"status": str(v201.GenericStatusEnumType.accepted.value)}
         log.warning(
             "ev_schedule_refused",
@@ -553,12 +560,13 @@ def _outlet(evse: Any) -> tuple[EvseId | None, ConnectorId | None]:
     return EvseId(number), ConnectorId(connector) if is_good and connector else None
 
 
-def _is_above(wants: Curve, allowed: Curve, now: datetime) -> bool:
+def _is_above(wants: Curve, allowed: Curve, now: datetime, until_s: int) -> bool:
     from_s = int(now.timestamp())
     return any(
         value_at(wants, at_s)
         > value_at(allowed, at_s) * SCHEDULE_FACTOR + SCHEDULE_MARGIN_W
         for at_s in edges([wants, allowed], from_s)
+        if at_s < until_s
     )
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from agent.domain.capability import NOMINAL_VOLTAGE_V
-from agent.domain.curve import Curve, curve
+from agent.domain.curve import EVER_S, Curve, curve
 from agent.domain.events import EvNeeds
 from agent.stations.adapter import as_text
 from agent.stations.framing import Payload
@@ -73,6 +73,16 @@ def read_schedule(schedule: Any, starts_at: datetime) -> Curve | None:
         watts = limit * NOMINAL_VOLTAGE_V * phases if is_amps else limit
         points.append((start_s + offset_s, watts))
     return curve(points) if points else None
+
+
+def schedule_end_s(schedule: Any, starts_at: datetime) -> int:
+    """When a schedule ends by its ``duration``, seconds since the epoch; else never."""
+    body = _dict(schedule)
+    starts_at = parse_time(body.get("startSchedule")) or starts_at
+    duration_s = parse_int(body.get("duration"))
+    if duration_s is None or duration_s <= 0:
+        return EVER_S
+    return int(starts_at.timestamp()) + duration_s
 
 
 def lowest_w(schedules: Any, now: datetime) -> float | None:

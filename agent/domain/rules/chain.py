@@ -84,6 +84,8 @@ def _is_quiet(
         return False
     if transaction.is_doubted or not transaction.start_seen or event.trigger == RESUMED:
         return False
+    if transaction.meter_start_wh is None:
+        return False  # the first register will be its start
     last_at = transaction.last_event_at
     if last_at is not None and event.at < last_at:
         return False
@@ -278,9 +280,8 @@ def _go_on(work: Work, event: TransactionReported) -> None:
     session, transaction = found
     is_newest = transaction.last_event_at is None or event.at >= transaction.last_event_at
     before = session
-    if event.step is not TransactionStep.ENDED and transaction.is_open:
-        for reading in event.readings:
-            session = _count_in_order(work.state, session, reading, event)
+    if event.step is not TransactionStep.ENDED:
+        session = _read(work.state, session, transaction, event)
     session = _noted(session, event, is_newest=is_newest)
     if session != before:
         session = work.save(report_start_soc(work, session))
@@ -296,6 +297,21 @@ def _go_on(work: Work, event: TransactionReported) -> None:
     if event.trigger == RESUMED:
         work.tell("transaction_resumed", session, transaction_id=event.transaction_id)
         work.power()
+
+
+def _read(
+    state: StationState,
+    session: Session,
+    transaction: Transaction,
+    event: TransactionReported,
+) -> Session:
+    """Take the readings of a step; after the end only their SoC is news."""
+    for reading in event.readings:
+        if transaction.is_open:
+            session = _count_in_order(state, session, reading, event)
+        elif transaction.ended_at is not None and reading.at <= transaction.ended_at:
+            session = changed(session, meter=meter.take_soc(session.meter, reading))
+    return session
 
 
 def _noted(session: Session, event: TransactionReported, *, is_newest: bool) -> Session:
@@ -351,12 +367,19 @@ def _count_in_order(
     """Take a reading by its own time: a late one only moves the beginning."""
     account = session.meter
     is_late = account.register_at is not None and reading.at < account.register_at
-    if not is_late or reading.register_wh is None:
-        return count(state, session, reading)
     transaction = session.find(event.transaction_id) if event is not None else None
-    if transaction is None:
-        return session
-    return _begin_earlier(state, session, transaction, reading)
+    if is_late and reading.register_wh is not None:
+        if transaction is None:
+            return session
+        return _begin_earlier(state, session, transaction, reading)
+    after = count(state, session, reading)
+    if transaction is None or transaction.meter_start_wh is not None:
+        return after
+    begun = after.find(transaction.transaction_id)
+    if reading.register_wh is None or begun is None:
+        return after
+    newer = changed(begun, meter_start_wh=reading.register_wh, meter_start_at=reading.at)
+    return after.with_transaction(newer)
 
 
 def _begin_earlier(
