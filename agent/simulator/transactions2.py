@@ -108,7 +108,8 @@ class Transactions2:
             core.spawn(lambda: self._owe_late(owed))
         else:
             self._outbox.add(owed)
-        self._statuses.refresh(outlet)
+        if visit.is_plugged or outlet.vehicle is None:  # else the plug is on its way out
+            self._statuses.refresh(outlet)
 
     def update(
         self,

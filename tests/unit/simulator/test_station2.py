@@ -134,7 +134,7 @@ async def test_a_transaction_stops_where_tx_stop_point_says(point: str):
         await central.until(lambda: STOPS[point][0] in central.told())
         assert outlet.power_w == 0
         await station.unplug(1)
-        await central.until(lambda: central.told()[-1][0] == "Ended")
+        await central.until(lambda: central.has("Ended"))
 
         assert answer == {"status": "Accepted"}
         assert central.told()[-len(STOPS[point]) :] == STOPS[point]
@@ -151,7 +151,7 @@ async def test_a_transaction_may_outlive_the_plug_for_a_while():
         await charging(station)
         await station.unplug(1)
         await central.until(lambda: ("Updated", "EVCommunicationLost") in central.told())
-        await central.until(lambda: central.told()[-1][0] == "Ended")
+        await central.until(lambda: central.has("Ended"))
 
         assert central.told()[-1] == ("Ended", "EVConnectTimeout")
         assert station.outlets[1].transaction is None
@@ -312,10 +312,10 @@ async def test_a_zero_limit_suspends_and_a_sleeper_never_comes_back():
     async with a_pair() as (central, station):
         outlet = await charging(station, can_resume=False, sleep_after_s=60)
         await set_profile(central, a_profile2(0), outlet)
-        await central.until(lambda: central.states()[-1] == "SuspendedEVSE")
+        await central.until(lambda: central.states()[-1:] == ["SuspendedEVSE"])
         await station.wait_until(lambda _: outlet.vehicle.is_asleep, 5)  # type: ignore[union-attr]
         await set_profile(central, a_profile2(50_000), outlet)
-        await central.until(lambda: central.states()[-1] == "SuspendedEV")
+        await central.until(lambda: central.states()[-1:] == ["SuspendedEV"])
 
         assert outlet.power_w == 0
 
@@ -601,7 +601,7 @@ async def test_an_energy_transfer_transaction_ends_when_the_vehicle_takes_no_mor
     settings = {"TxCtrlr.TxStopPoint": "EnergyTransfer"}
     async with a_pair(variables=settings) as (central, station):
         await charging(station, soc_percent=98.0, capacity_wh=60_000)
-        await central.until(lambda: central.told()[-1][0] == "Ended")
+        await central.until(lambda: central.has("Ended"))
 
         assert central.told()[-1] == ("Ended", "ChargingStateChanged")
         assert central.events[-1]["transactionInfo"]["stoppedReason"] == "StoppedByEV"
@@ -613,8 +613,10 @@ async def test_fault_available_before_stop_frees_the_outlet_first():
     async with a_pair("available-before-stop") as (central, station):
         await charging(station)
         await station.unplug(1)
-        await central.until(lambda: central.told()[-1][0] == "Ended")
+        await central.until(lambda: central.has("Ended"))
 
+        await central.until(lambda: central.statuses()[-1] == "Available")
+        assert central.statuses() == ["Available", "Occupied", "Available"]
         names = [
             payload.get("connectorStatus", payload.get("eventType"))
             for action, payload in central.calls

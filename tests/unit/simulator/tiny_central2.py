@@ -33,6 +33,10 @@ class TinyCentral2(TinyCentral):
             if each["triggerReason"] != "MeterValuePeriodic"
         ]
 
+    def has(self, kind: str) -> bool:
+        """Whether an event of this type came."""
+        return any(each["eventType"] == kind for each in self.events)
+
     def states(self) -> list[str]:
         """The charging states, each once in a row."""
         found: list[str] = []
