@@ -109,6 +109,17 @@ class Orders:
         self.sent.append((evse_id, profile, priority))
         return self.answers.pop(0) if self.answers else TAKEN
 
+    async def restart(
+        self,
+        station_id: StationId,
+        evse_id: EvseId,
+        transaction_id: TransactionId,
+        id_token: str,
+    ) -> OrderAnswer:
+        raise AssertionError(
+            f"nobody should be woken: {station_id} {evse_id} {transaction_id} {id_token}"
+        )
+
     @property
     def limits(self) -> list[float]:
         """The first limit of each order, W."""
@@ -206,13 +217,22 @@ class Site:
         """The power loop runs, and the station has its default."""
         await self.connect()
         executor = Executor(
-            self.depot, cast("Store", self.store), self.orders, self.clock, min_pass_s=0
+            self.depot,
+            cast("Store", self.store),
+            self.orders,
+            self.clock,
+            note=self._note,
+            min_pass_s=0,
         )
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(executor.run())
             await self.passes()
             yield
             task.cancel()
+
+    async def _note(self, station_id: StationId, evse_id: EvseId, text: str) -> None:
+        event = events.AnomalyNoted(text=text, evse_id=evse_id)
+        await self.intake.handle(station_id, event)
 
     async def passes(self, after_s: float = 0) -> None:
         """Let time pass and the loop look again."""
