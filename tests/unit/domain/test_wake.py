@@ -644,3 +644,13 @@ def test_a_window_in_the_past_of_a_constant_curve_changes_nothing_now():
 
     assert value_at(held, NOW_S) == 0
     assert value_at(held, NOW_S - 2000) == 9000
+
+
+def test_a_clock_that_steps_back_a_little_keeps_the_rungs_a_minute_apart():
+    bay = _Bay().asleep(190.0)
+    bay.at_s = 100.0
+    bay.live(50)
+    assert len(bay.actions) == 3
+
+    bay.live(20)
+    assert bay.actions[-1] is WakeAction.RESTART
