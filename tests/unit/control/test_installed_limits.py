@@ -300,7 +300,7 @@ async def test_a_missing_profile_is_sent_again_and_then_trusted() -> None:
         await site.intake.profiles_read(CP, ())
         await site.passes(1)
         assert len(site.orders.sent) == 2
-        await site.passes(60)
+        await site.passes(30)
 
     first, again = (profile for _, profile, _ in site.orders.sent)
     assert first.periods[0][1] == again.periods[0][1] == 20_000.0
@@ -446,7 +446,7 @@ async def test_another_masters_limit_lowers_the_order_and_lets_go_again(
     async def limit(watts: float | None) -> None:
         event = events.ExternalLimitChanged(evse_id=evse_id, source="EMS", limit_w=watts)
         await site.say(event)
-        await site.passes(100)
+        await site.passes(30)
 
     async with site.working():
         await site.plug()
@@ -470,7 +470,7 @@ async def test_another_outlets_limit_is_not_ours() -> None:
         await site.say(
             events.ExternalLimitChanged(evse_id=TWO, source="EMS", limit_w=8000.0)
         )
-        await site.passes(100)
+        await site.passes(30)
 
     assert site.orders.limits == [20_000.0]
 
