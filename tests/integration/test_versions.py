@@ -471,6 +471,7 @@ ORDERS = {
     "repeats": [0, 0, 1, 1, 2, 3, 3, 4, 4],
     "shuffled": [0, 3, 1, 2, 1, 4],
     "ended-early": [0, 1, 4, 2, 3, 3],
+    "started-late": [1, 2, 0, 3, 4, 0],
 }
 
 
@@ -517,8 +518,9 @@ async def test_events_in_any_order_make_one_session_with_the_right_energy(
     await side_by_side({version: play(bay, version) for bay, version in BOTH})
 
 
+@pytest.mark.parametrize("order", [[0, 3, 2, 4], [0, 4, 2, 3]], ids=["older", "late"])
 async def test_soc_of_a_session_is_the_last_one_measured_not_the_last_one_told(
-    start: Start,
+    start: Start, order: list[int]
 ) -> None:
     daemon = start(steady(60))
 
@@ -526,7 +528,7 @@ async def test_soc_of_a_session_is_the_last_one_measured_not_the_last_one_told(
         async with at_bay(daemon, bay, version) as station:
             await plugged(station, bay.vid)
             events = steps_of(station, bay)
-            for seq in (0, 3, 2, 4):
+            for seq in order:
                 await station.tell(events[seq])
             await station.status("Available")
             session = session_of(daemon, bay)
@@ -616,6 +618,19 @@ def needs(tuples: int) -> Json:
     }
 
 
+def announced(watts: float) -> Json:
+    return {
+        "timeBase": stamp(),
+        "evseId": 1,
+        "chargingSchedule": {
+            "id": 1,
+            "duration": 600,
+            "chargingRateUnit": "W",
+            "chargingSchedulePeriod": [{"startPeriod": 0, "limit": watts}],
+        },
+    }
+
+
 def tx_profiles(station: ForeignStation2) -> list[Json]:
     """TxProfiles that the station holds."""
     kept = [item["chargingProfile"] for item in station.kept]
@@ -659,6 +674,29 @@ async def test_needs_of_a_vehicle_bring_a_profile_that_it_can_hold(start: Start)
             assert limit <= planned_w(pieces, at), at
             at += timedelta(seconds=30)
         assert session["transaction_ids"] == [bay.tx]
+
+    await side_by_side({version: play(bay, version) for bay, version in BOTH})
+
+
+async def test_curve_above_what_was_allowed_is_refused_and_the_profile_sent_again(
+    start: Start,
+) -> None:
+    daemon = start(steady(60))
+
+    async def play(bay: Bay, version: str) -> None:
+        async with at_bay(daemon, bay, version) as station:
+            await waiting_for_needs(station, bay)
+            await station.send("NotifyEVChargingNeeds", needs(3))
+            await station.wait_for(lambda: tx_profiles(station), PROMPT_S)
+            within = await station.send("NotifyEVChargingSchedule", announced(55_000))
+            count = len(station.profiles("TxProfile"))
+            above = await station.send("NotifyEVChargingSchedule", announced(90_000))
+            await station.wait_for(lambda: len(station.profiles("TxProfile")) > count, 12.0)
+            limit_w = station.limit()
+
+        assert within["status"] == "Accepted"
+        assert above["status"] == "Rejected"
+        assert limit_w == 60_000.0
 
     await side_by_side({version: play(bay, version) for bay, version in BOTH})
 
