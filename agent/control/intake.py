@@ -29,7 +29,7 @@ from agent.domain.effects import (
 )
 from agent.domain.identity import Match, MatchOutcome, match_vehicle
 from agent.domain.ids import EvseId, SessionId, StationId, TransactionId
-from agent.domain.profile import InstalledProfile
+from agent.domain.profile import InstalledProfile, Purpose
 from agent.domain.reconcile import checked, doubted
 from agent.domain.rules import advance, reported_quietly
 from agent.domain.session import Session, SessionPhase
@@ -350,6 +350,17 @@ class Intake:
     ) -> list[int]:
         """Hold what is really installed against the books; returns foreign ids (VER-02)."""
         depot = self._depot
+        common = (station_id, EvseId(0))
+        has_default = any(item.purpose == Purpose.TX_DEFAULT for item in installed)
+        if depot.power_of(common).default_w is not None and not has_default:
+            log.warning(
+                "limit_not_installed",
+                station_id=station_id,
+                evse_id=0,
+                reason="the station's report does not hold the default that it accepted",
+            )
+            depot.power[common] = doubted(depot.power_of(common))
+            depot.changed.set()
         for outlet, power in list(depot.power.items()):
             if outlet[0] != station_id or outlet[1] == 0 or power.confirmed is None:
                 continue

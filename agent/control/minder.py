@@ -37,6 +37,8 @@ ACCOUNT_EVERY = timedelta(seconds=30)
 """An account moves with meter values, which come once or twice a minute."""
 REPLAN_EVERY = timedelta(minutes=15)
 """A local plan is made anew this often, and at once when a vehicle comes or goes."""
+RISK_LASTS = timedelta(minutes=3)
+"""A risk that lasts is told: a share may be small for a moment while others prove."""
 REMEMBERED_MAX = 2000
 """Vehicles whose wake rung is remembered, and accounts kept."""
 REASON_OF = {
@@ -71,6 +73,8 @@ class Minder:
     _planned_for: frozenset[tuple[Outlet, SessionId, datetime]] = frozenset()
     _planned_at: datetime | None = None
     _is_planning: bool = False
+    _risky_since: dict[SessionId, datetime] = field(default_factory=dict)
+    _told_risk: set[SessionId] = field(default_factory=set)
     _wanting: dict[Outlet, tuple[Outlet, SessionId, datetime]] = field(default_factory=dict)
 
     # --- before the power is divided ----------------------------------------------------
@@ -138,8 +142,7 @@ class Minder:
         )
         found = accounts.account(before, session.meter, goal, battery, now=now)
         self._remember(session.session_id, found)
-        if before is None or found.at_risk != before.at_risk:
-            self._tell_risk(session, found, is_first=before is None)
+        self._tell_risk(session, found, now)
         return found
 
     # --- after the power was divided ----------------------------------------------------
@@ -325,24 +328,36 @@ class Minder:
     def _remember(self, session_id: SessionId, found: Account) -> None:
         kept = self.depot.accounts
         if session_id not in kept and len(kept) >= REMEMBERED_MAX:
-            kept.pop(next(iter(kept)))
+            oldest = next(iter(kept))
+            kept.pop(oldest)
+            self._risky_since.pop(oldest, None)
+            self._told_risk.discard(oldest)
         kept[session_id] = found
 
-    def _tell_risk(self, session: Session, found: Account, *, is_first: bool) -> None:
+    def _tell_risk(self, session: Session, found: Account, now: datetime) -> None:
+        """Say it when the risk has lasted: shares move while stations come and go."""
         outlet = (session.station_id, session.evse_id)
-        if found.at_risk:
-            log.warning(
-                "departure_at_risk",
-                **_names(outlet, session),
-                reason=f"{found.reason}; {accounts.sentence(found)}",
-            )
-            self.notes.append((outlet, f"departure at risk: {found.reason}"))
-        elif not is_first:
-            log.info(
-                "departure_safe_again",
-                **_names(outlet, session),
-                reason=accounts.sentence(found),
-            )
+        session_id = session.session_id
+        if not found.at_risk:
+            self._risky_since.pop(session_id, None)
+            if session_id in self._told_risk:
+                self._told_risk.discard(session_id)
+                log.info(
+                    "departure_safe_again",
+                    **_names(outlet, session),
+                    reason=accounts.sentence(found),
+                )
+            return
+        since = self._risky_since.setdefault(session_id, now)
+        if session_id in self._told_risk or timedelta() <= now - since < RISK_LASTS:
+            return
+        self._told_risk.add(session_id)
+        log.warning(
+            "departure_at_risk",
+            **_names(outlet, session),
+            reason=f"{found.reason}; {accounts.sentence(found)}",
+        )
+        self.notes.append((outlet, f"departure at risk: {found.reason}"))
 
 
 def urgency(found: Account | None, now: datetime) -> tuple[float, float]:

@@ -414,11 +414,11 @@ def _reason(power: OutletPower, *, is_due: bool) -> str:
 
 
 def _is_time(power: OutletPower, now: datetime, *, is_reduction: bool) -> bool:
-    if power.quiet_until is not None and now < power.quiet_until:
-        return False
     if power.last_order_at is None:
-        return True
+        return power.quiet_until is None or now >= power.quiet_until
     waited_s = (now - power.last_order_at).total_seconds()
+    if power.quiet_until is not None and now < power.quiet_until:
+        return is_reduction and waited_s >= RETRY_S[1]  # safety before politeness
     if power.failures:
         return waited_s >= RETRY_S[min(power.failures, len(RETRY_S)) - 1]
     if power.verified is False:

@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 
 from agent.domain.curve import value_at
+from agent.domain.ids import EvseId, StationId
 from tests.support.yard import EFFICIENCY, Yard, yard
 
-FOUR = [{"id": f"CP-0{n}", "max_kw": 150.0, "fallback_kw": 4.0} for n in range(1, 5)]
+NAMES = [StationId(f"CP-0{n}") for n in range(1, 5)]
+FOUR = [{"id": name, "max_kw": 150.0, "fallback_kw": 4.0} for name in NAMES]
 
 
 async def _four_charging(place: Yard, kw: float) -> None:
     buses = [place.add_bus(n, [(-1, 10, kw)]) for n in range(1, 5)]
-    for row in FOUR:
-        place.station(row["id"])
+    for name in NAMES:
+        place.station(name)
     await place.until(lambda: all(s.is_online for s in place.stations.values()))
     for bus, station in zip(buses, place.stations.values(), strict=True):
         await station.plug(1, bus)
@@ -29,7 +31,7 @@ async def _four_charging(place: Yard, kw: float) -> None:
 def confirmed_grid_w(place: Yard) -> float:
     """The sum of the limits that stations have accepted, grid side, W."""
     now_s = place.clock.now().timestamp()
-    books = [place.daemon.depot.power_of((row["id"], 1)) for row in FOUR]
+    books = [place.daemon.depot.power_of((name, EvseId(1))) for name in NAMES]
     limits = [value_at(b.confirmed.allows, now_s) for b in books if b.confirmed is not None]
     return sum(limits) / EFFICIENCY
 
@@ -71,14 +73,14 @@ async def test_with_the_gateway_gone_the_stations_stay_under_the_cap(
     """W2: at any point of the night; vehicles leave and new ones come meanwhile."""
     site = {"location_uid": "depot-1", "cap_kw": 200.0, "efficiency": EFFICIENCY}
     async with yard(tmp_path, stations=FOUR, site=site, speed=600.0) as place:
-        plans = [
+        plans: list[list[tuple[float, float, float]]] = [
             [(-1, 0.5, 80), (0.5, 1, 20), (1, 9, 70)],
             [(-1, 0.7, 30), (0.7, 2, 90), (2, 9, 10)],
             [(-1, 0.3, 60), (0.3, 3, 40), (3, 9, 90)],
         ]
         buses = [place.add_bus(n, plan) for n, plan in enumerate(plans, start=1)]
-        for row in FOUR:
-            place.station(row["id"])
+        for name in NAMES:
+            place.station(name)
         await place.until(lambda: all(s.is_online for s in place.stations.values()))
         stations = list(place.stations.values())
         for bus, station in zip(buses, stations, strict=False):

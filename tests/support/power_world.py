@@ -74,11 +74,8 @@ class WorldOutlet:
         most = self.rated_w * self.appetite
         if self.ignores:
             return most
-        limit = self.default_w
-        if self.profile is not None:
-            limit = limit_at(self.profile, at_s)
-            limit = self.default_w if limit is None else limit
-        return min(most, limit)
+        told = limit_at(self.profile, at_s) if self.profile is not None else None
+        return min(most, self.default_w if told is None else told)
 
 
 @dataclass

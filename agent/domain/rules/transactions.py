@@ -164,7 +164,10 @@ def ended(work: Work, event: events.TransactionEnded) -> None:
     if not transaction.is_open and not transaction.estimated:
         return  # repeated: the first one counted
     for reading in event.readings:
-        if transaction.started_at <= reading.at <= event.at and transaction.is_open:
+        known_at = session.meter.register_at
+        is_news = known_at is None or reading.at > known_at
+        is_inside = transaction.started_at <= reading.at <= event.at
+        if is_news and is_inside and transaction.is_open:
             session = count(work.state, session, reading)
     transaction = session.find(transaction.transaction_id) or transaction
     was_lost = transaction.estimated

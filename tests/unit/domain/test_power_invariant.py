@@ -7,6 +7,8 @@ instant (faults.md W1, W2). Three planted bugs show that it can see.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from agent.domain import power, reconcile
@@ -41,7 +43,7 @@ def test_forgetting_an_unanswered_call_is_found(monkeypatch):
     keep = reconcile.unanswered
 
     def forget(book, detail):
-        return reconcile.replace(keep(book, detail), doubtful=None, earlier=None)
+        return replace(keep(book, detail), doubtful=None, earlier=None)
 
     monkeypatch.setattr(reconcile, "unanswered", forget)
     assert _broken_within(500)
@@ -72,7 +74,7 @@ def test_trusting_a_reduction_that_was_only_refused_once_is_found(monkeypatch):
     """A fifth: a refusal says nothing about an earlier order that was not answered."""
 
     def forget_both(book, detail, quiet_until=None):
-        return reconcile.replace(
+        return replace(
             book, doubtful=None, earlier=None, failures=book.failures + 1, detail=detail
         )
 
