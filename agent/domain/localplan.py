@@ -13,7 +13,11 @@ and whoever is short may push others into slots that only they can use. At last 
 curve is merged into few steps and rounded down; what that loses is put back where there
 is room. No solver: the worst case is bounded and every step can be explained.
 
-Nothing here knows who will arrive, so a plan is made again on every arrival.
+Limits. Nothing here knows who will arrive: plan again on every arrival and departure,
+and whenever a vehicle took less than planned. A flat plan leaves early power unused, so
+where the cap is below what the whole night needs, newcomers may find too little left
+(seen from about 90 % use of the cap over the night on). Pushing others out goes one
+vehicle deep; the optimum might take chains.
 """
 
 from __future__ import annotations
@@ -78,6 +82,13 @@ class Taper:
     capacity_wh: float
     efficiency: float = 1.0
     vehicle_w: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a battery that could not exist."""
+        if not (0 < self.efficiency <= 1 and 0 < self.capacity_wh < math.inf):
+            raise ValueError("capacity and efficiency of a battery must be above 0")
+        if not 0 <= self.soc_percent <= FULL_PERCENT:
+            raise ValueError(f"SoC {self.soc_percent} % is not 0 to 100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +330,7 @@ class _Knee:
 
 def _knee(need: Need) -> _Knee | None:
     taper = need.taper
-    if taper is None or taper.capacity_wh <= 0:
+    if taper is None:
         return None
     per_percent = taper.capacity_wh / taper.efficiency / FULL_PERCENT
     knee_wh = (TAPER_FROM_PERCENT - taper.soc_percent) * per_percent
@@ -582,22 +593,32 @@ def _share_out(board: _Board, jobs: Sequence[_Job]) -> None:
 def _push(board: _Board, job: _Job, served: Sequence[_Job]) -> None:
     """Move others out of a short vehicle's slots, as far as they lose nothing by it."""
     wall_w = 10 * board.site_w + 1.0
-    avoid = [wall_w if hours > 0 else 0.0 for hours in job.hours]
     mine = frozenset(job.nodes)
     for other in sorted(served, key=lambda item: (-item.hard_s, item.need.outlet)):
-        if mine.isdisjoint(other.nodes) or not _can_yield(board, job, other):
+        if mine.isdisjoint(other.nodes):
             continue
-        _pour(board, other, avoid)
-        _pour(board, job)
+        held_back = _held_back(job)
+        if _can_yield(board, other, held_back):
+            _pour(board, other, [wall_w if item else 0.0 for item in held_back])
+            _pour(board, job)
         if not _is_short(job):
             return
 
 
-def _can_yield(board: _Board, job: _Job, other: _Job) -> bool:
-    """Whether another draws in this one's slots and has room elsewhere."""
+def _held_back(job: _Job) -> list[bool]:
+    """Tell the slots in which it is the feeders that keep a vehicle from taking more."""
+    top_w = job.need.max_w - STEP_W
+    return [
+        hours > 0 and power_w < top_w
+        for hours, power_w in zip(job.hours, job.power, strict=False)
+    ]
+
+
+def _can_yield(board: _Board, other: _Job, held_back: Sequence[bool]) -> bool:
+    """Whether another draws in these slots and has room elsewhere."""
     draws = spare = 0.0
     for slot, hours in enumerate(other.hours):
-        if job.hours[slot] > 0:
+        if held_back[slot]:
             draws += (other.power[slot] - other.low[slot]) * hours
         elif hours > 0:
             spare += (board.room(other, slot) - other.power[slot]) * hours
@@ -736,7 +757,7 @@ def _told(board: _Board, job: _Job) -> LocalPlan:
         missing_wh=missing_wh,
         impossible_wh=impossible_wh,
         ends_at=datetime.fromtimestamp(end_s, UTC),
-        latest_start=need.departs_at - timedelta(seconds=math.ceil(job.alone_s)),
+        latest_start=need.departs_at - timedelta(seconds=math.ceil(job.alone_s - EPSILON)),
         words=_words(job, missing_wh, impossible_wh, end_s),
     )
 
