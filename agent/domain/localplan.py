@@ -87,8 +87,8 @@ class Taper:
         """Refuse a battery that could not exist."""
         if not (0 < self.efficiency <= 1 and 0 < self.capacity_wh < math.inf):
             raise ValueError("capacity and efficiency of a battery must be above 0")
-        if not 0 <= self.soc_percent <= FULL_PERCENT:
-            raise ValueError(f"SoC {self.soc_percent} % is not 0 to 100")
+        if math.isnan(self.soc_percent):
+            raise ValueError("the SoC is no number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,8 +333,10 @@ def _knee(need: Need) -> _Knee | None:
     if taper is None:
         return None
     per_percent = taper.capacity_wh / taper.efficiency / FULL_PERCENT
-    knee_wh = (TAPER_FROM_PERCENT - taper.soc_percent) * per_percent
-    full_wh = (FULL_PERCENT - taper.soc_percent) * per_percent
+    # An estimate may have run past full, or a station may say -1: no reason to fail.
+    soc_percent = min(max(taper.soc_percent, 0.0), FULL_PERCENT)
+    knee_wh = (TAPER_FROM_PERCENT - soc_percent) * per_percent
+    full_wh = (FULL_PERCENT - soc_percent) * per_percent
     top_w = max(taper.vehicle_w or 0.0, need.max_w)
     fall = (1 - TAPER_END_SHARE) * top_w / (full_wh - knee_wh)
     return _Knee(knee_wh=knee_wh, full_wh=full_wh, top_w=top_w, fall=fall)

@@ -181,6 +181,14 @@ def test_energy_needed_ends_at_the_target_or_at_full(soc, target, wh):
     ) == pytest.approx(wh)
 
 
+@pytest.mark.parametrize("soc", [-1.0, 104.0])
+def test_an_odd_soc_does_not_stop_the_planner(soc):
+    taper = Taper(soc_percent=soc, capacity_wh=200_000)
+    plan = plan_one(a_need(kwh=10, taper=taper), a_site(100))
+
+    assert plan.missing_wh == (0 if soc < 0 else 10_000)
+
+
 def test_what_is_no_number_is_refused():
     for bad in ({"max_w": math.nan}, {"kwh": -1}, {"grid_factor": 0.0}):
         with pytest.raises(ValueError, match="CP-00"):
