@@ -24,17 +24,27 @@ POWER_MAX = 12
 """Powers of ten that a unit may carry; more is no meter."""
 
 _ENERGY = "Energy.Active.Import.Register"
-_READ = (_ENERGY, "Power.Active.Import", "SoC", "Power.Offered")
-_KILO = ("kWh", "kW", "kwh", "kw", "KWH", "KW")
+_POWER = "Power.Active.Import"
+_READ = (_ENERGY, _POWER, "SoC", "Power.Offered")
+_KILO = frozenset({"kWh", "kW", "kwh", "kw", "KWH", "KW"})
 
 Readings = tuple[MeterReading, ...]
 NumberOf = Callable[[dict[str, Any]], float | None]
 
 
-def read_meter_values(
-    values: Any, now: datetime, number_of: NumberOf | None = None
-) -> tuple[Readings, str | None]:
+def read_meter_values(values: Any, now: datetime) -> tuple[Readings, str | None]:
     """Read a list of MeterValue objects; readings oldest first, and the first oddity."""
+    return _read_all(values, now, _number)
+
+
+def read_meter_values_2x(values: Any, now: datetime) -> tuple[Readings, str | None]:
+    """As ``read_meter_values``; the unit of 2.x is an object with a power of ten."""
+    return _read_all(values, now, _number_2x)
+
+
+def _read_all(
+    values: Any, now: datetime, number_of: NumberOf
+) -> tuple[Readings, str | None]:
     if type(values) is not list:
         return (), "meterValue is not a list"
     readings: list[MeterReading] = []
@@ -56,15 +66,10 @@ def read_meter_values(
         budget -= len(samples)
         at, oddity = believable(value.get("timestamp"), now)
         problem = problem or oddity
-        readings.append(_read(samples, at, number_of or _number))
+        readings.append(_read(samples, at, number_of))
     if len(readings) > 1:
         readings.sort(key=_time_of)
     return tuple(readings), problem
-
-
-def read_meter_values_2x(values: Any, now: datetime) -> tuple[Readings, str | None]:
-    """As ``read_meter_values``; the unit of 2.x is an object with a power of ten."""
-    return read_meter_values(values, now, _number_2x)
 
 
 def _time_of(reading: MeterReading) -> datetime:
@@ -80,26 +85,25 @@ def _read(  # noqa: C901, PLR0912 - one pass over the hot path
     for sample in samples:
         if type(sample) is not dict:
             continue
-        get = sample.get
-        measurand = get("measurand")
-        if measurand is None:
-            measurand = _ENERGY
+        measurand = sample.get("measurand", _ENERGY)
         if measurand not in _READ:
-            continue
+            if measurand is not None:
+                continue
+            measurand = _ENERGY  # null for an absent field (RPC-05)
         number = number_of(sample)
         if number is None:
             continue
         if measurand == _ENERGY:
-            if get("location") == "Inlet":
+            if sample.get("location") == "Inlet":
                 continue
-            if get("phase") is None:
+            if sample.get("phase") is None:
                 register = number
             else:
                 register_phases = (register_phases or 0.0) + number
-        elif measurand == "Power.Active.Import":
-            if get("location") == "Inlet":
+        elif measurand == _POWER:
+            if sample.get("location") == "Inlet":
                 inlet = number
-            elif get("phase") is None:
+            elif sample.get("phase") is None:
                 power = number
             else:
                 power_phases = (power_phases or 0.0) + number
@@ -110,9 +114,9 @@ def _read(  # noqa: C901, PLR0912 - one pass over the hot path
     if register is None:
         register = register_phases
     if power is None:
-        power = (
-            power_phases if power_phases is not None else _from_current(samples, number_of)
-        )
+        power = power_phases
+        if power is None:
+            power = _from_current(samples, number_of)
     return MeterReading(at, register, power, soc, offered, inlet)
 
 
@@ -139,21 +143,34 @@ def _from_current(samples: list[Any], number_of: NumberOf) -> float | None:
 
 
 def _number(sample: dict[str, Any]) -> float | None:
-    number = parse_number(sample.get("value"))
+    """Value and unit of 1.6: two texts, mostly."""
+    value = sample.get("value")
+    number: float | None
+    if type(value) is str:
+        try:
+            number = float(value)
+        except ValueError:
+            number = parse_number(value)
+    else:
+        number = parse_number(value)
     if number is None or not -NUMBER_MAX < number < NUMBER_MAX:
         return None
-    return number * 1000.0 if sample.get("unit") in _KILO else number
+    unit = sample.get("unit")
+    return number * 1000.0 if type(unit) is str and unit in _KILO else number
 
 
 def _number_2x(sample: dict[str, Any]) -> float | None:
-    number = parse_number(sample.get("value"))
+    """Value and unit of 2.x: a number, and an object with a power of ten."""
+    value = sample.get("value")
+    number = value if type(value) is float else parse_number(value)
     if number is None:
         return None
     unit = sample.get("unitOfMeasure")
     if type(unit) is dict:
         power = unit.get("multiplier")
-        if type(power) is int and -POWER_MAX <= power <= POWER_MAX and power:
+        if type(power) is int and -POWER_MAX <= power <= POWER_MAX:
             number *= 10.0**power
-        if unit.get("unit") in _KILO:
+        name = unit.get("unit")
+        if type(name) is str and name in _KILO:
             number *= 1000.0
     return number if -NUMBER_MAX < number < NUMBER_MAX else None

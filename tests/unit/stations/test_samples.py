@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.meter import MeterReading
-from agent.stations.samples import SAMPLES_MAX, read_meter_values
+from agent.stations.samples import (
+    NUMBER_MAX,
+    SAMPLES_MAX,
+    read_meter_values,
+    read_meter_values_2x,
+)
 from agent.stations.times import utc_text
 
 from .conftest import HOSTILE, JSON_VALUES, NOW
@@ -253,6 +258,151 @@ def test_one_bad_field_spoils_at_most_its_own_sample(field: str, value: Any) -> 
     if field == "measurand" and value == "SoC":
         return
     assert readings[0].soc_percent == 42.0
+
+
+# --- 2.x: numbers, and units that are objects ---------------------------------------
+
+
+def sample_2x(
+    value: Any,
+    measurand: str | None = None,
+    unit: str | None = None,
+    multiplier: Any = None,
+    **more: Any,
+) -> dict[str, Any]:
+    of: dict[str, Any] = {} if unit is None else {"unit": unit}
+    if multiplier is not None:
+        of["multiplier"] = multiplier
+    return sample(value, measurand, **more) | ({"unitOfMeasure": of} if of else {})
+
+
+def read_one_2x(*samples: Any) -> MeterReading:
+    readings, problem = read_meter_values_2x([meter_value(*samples)], NOW)
+    assert problem is None
+    assert len(readings) == 1
+    return readings[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "multiplier", "register_wh"),
+    [
+        (1234, None, None, 1234.0),
+        (1234.5, "Wh", None, 1234.5),
+        (1234.5, "Wh", 0, 1234.5),
+        (1.25, "kWh", None, 1250.0),
+        (1.25, "kWh", 0, 1250.0),
+        (1.25, "Wh", 3, 1250.0),
+        (12.5, "kWh", -1, 1250.0),
+        (12_500, "Wh", -1, 1250.0),
+        # Lenient: text where the number belongs, and what no unit can mean.
+        ("1.25", "kWh", None, 1250.0),
+        ("1,25", "kWh", None, 1250.0),
+        (1250, "Wh", "3", 1250.0),
+        (1250, "Wh", 3.0, 1250.0),
+        (1250, "Wh", True, 1250.0),
+        (1250, "Wh", 99, 1250.0),
+        (1250, "Wh", -99, 1250.0),
+    ],
+)
+def test_a_2x_register_is_read_with_its_unit_and_power_of_ten(
+    value: Any, unit: str | None, multiplier: Any, register_wh: float
+) -> None:
+    """2.0.1 part 2, UnitOfMeasureType: the value times ten to the multiplier."""
+    for measurand in (None, REGISTER):
+        reading = read_one_2x(sample_2x(value, measurand, unit, multiplier))
+        assert reading.register_wh == pytest.approx(register_wh)
+
+
+def test_all_measurands_of_a_2x_moment_become_one_reading() -> None:
+    """The same measurands as in 1.6, at the same places."""
+    reading = read_one_2x(
+        sample_2x(1.0, REGISTER, "kWh"),
+        sample_2x(5, POWER, "W", 4),
+        sample_2x(42, "SoC", "Percent", location="EV"),
+        sample_2x(60, "Power.Offered", "kW"),
+        sample_2x(55, POWER, "kW", location="Inlet"),
+        sample_2x(700, "Voltage", "V"),
+    )
+
+    assert reading == MeterReading(
+        at=NOW.replace(microsecond=0),
+        register_wh=1000.0,
+        power_w=50_000.0,
+        soc_percent=42.0,
+        offered_w=60_000.0,
+        inlet_w=55_000.0,
+    )
+
+
+def test_2x_phases_and_currents_add_up_as_in_16() -> None:
+    """Per-phase powers are summed; currents and a voltage stand in for a power."""
+    phases = ("L1", "L2", "L3")
+    powers = (sample_2x(1, POWER, "kW", phase=name) for name in phases)
+    currents = (sample_2x(100, CURRENT, "A", -1, phase=name) for name in phases)
+
+    assert read_one_2x(*powers).power_w == 3000.0
+    assert read_one_2x(sample_2x(230, "Voltage"), *currents).power_w == 6900.0
+
+
+def test_the_unit_of_the_other_version_is_not_read() -> None:
+    """A 2.x sample has no ``unit``; a 1.6 sample has no ``unitOfMeasure``."""
+    both = sample_2x(1, REGISTER, "kWh") | {"unit": "Wh"}
+
+    assert read_one_2x(both).register_wh == 1000.0
+    assert read_one(both).register_wh == 1.0
+
+
+@pytest.mark.parametrize("value", [None, "", "NaN", True, [], {}, "12 kWh"])
+def test_a_2x_value_that_is_no_number_is_missing(value: Any) -> None:
+    """As in 1.6: nothing is guessed."""
+    reading = read_one_2x(sample_2x(value, REGISTER, "kWh"), sample_2x(42, "SoC"))
+
+    assert (reading.register_wh, reading.soc_percent) == (None, 42.0)
+
+
+@pytest.mark.parametrize("multiplier", [12, 9, 0])
+@pytest.mark.parametrize("value", [1e308, -1e308, 1e11, "1e308", 10**30])
+def test_no_2x_reading_leaves_the_bounds(value: Any, multiplier: int) -> None:
+    """The multiplier cannot push a number past what a meter can show."""
+    reading = read_one_2x(
+        sample_2x(value, REGISTER, "kWh", multiplier), sample_2x(1, "SoC")
+    )
+
+    assert all(abs(number) < NUMBER_MAX for number in _numbers(reading))
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional=dict.fromkeys((*FIELDS, "unitOfMeasure"), JSON_VALUES)
+            | {
+                "unitOfMeasure": JSON_VALUES
+                | st.fixed_dictionaries(
+                    {}, optional={"unit": JSON_VALUES, "multiplier": JSON_VALUES}
+                )
+            },
+        ),
+        max_size=4,
+    )
+)
+def test_2x_rubbish_never_raises_and_never_becomes_infinite(rubbish: list[Any]) -> None:
+    """Property over all places of a sampled value."""
+    readings, _ = read_meter_values_2x([meter_value(*rubbish)], NOW)
+
+    for reading in readings:
+        assert all(math.isfinite(number) for number in _numbers(reading))
+
+
+@given(st.floats(0, 1e9), st.sampled_from(["Wh", "kWh"]), st.integers(-6, 6))
+def test_a_multiplier_is_worth_the_same_as_moving_the_point(
+    value: float, unit: str, power: int
+) -> None:
+    """Two spellings of one value are read as one value."""
+    spelled = read_one_2x(sample_2x(value, REGISTER, unit, power)).register_wh
+    moved = read_one_2x(sample_2x(value * 10.0**power, REGISTER, unit)).register_wh
+
+    assert spelled == pytest.approx(moved)
 
 
 def _numbers(reading: MeterReading) -> list[float]:
