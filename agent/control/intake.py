@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -48,8 +48,10 @@ from agent.ports import (
 
 log = structlog.get_logger()
 
-METER_ROWS_MAX = 50
+METER_ROWS_MAX = 200
 """Meter events between two saves of a session: what a restart replays at most."""
+BELOW_MS = tuple(timedelta(microseconds=number) for number in range(1000))
+"""What a time is above its millisecond; to subtract it is quicker than to replace."""
 NO_SESSION = SessionId("")
 NO_ANSWER = EventAnswer()
 WARNINGS = frozenset(
@@ -116,7 +118,7 @@ class Intake:
     def _now(self) -> datetime:
         """The time to the millisecond: what the journal can hold, so replay is exact."""
         now = self._clock.now()
-        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+        return now - BELOW_MS[now.microsecond % 1000]
 
     # --- EventSink ------------------------------------------------------------------
 
@@ -125,11 +127,12 @@ class Intake:
         inbox = self._inbox(station_id)
         await inbox.lock.acquire()  # quicker than ``async with``
         try:
-            if type(event) is events.MeterSampled:
-                return await self._meter(station_id, inbox, event)
-            if type(event) is events.TransactionReported:
-                return await self._reported(station_id, inbox, event)
-            return await self._event(station_id, inbox, event)
+            before = self._depot.state(station_id)
+            now = self._now()
+            decision = _quiet(before, event, now)
+            if decision is None:
+                return await self._event(station_id, inbox, event)
+            return await self._metered(station_id, inbox, event, before, decision, now)
         finally:
             inbox.lock.release()
 
@@ -171,24 +174,16 @@ class Intake:
 
     # --- the two paths ------------------------------------------------------------------
 
-    async def _meter(
-        self, station_id: StationId, inbox: _Inbox, event: events.MeterSampled
-    ) -> EventAnswer:
-        """The hot path: one row in the journal, sessions saved now and then."""
-        now = self._now()
-        before = self._depot.state(station_id)
-        decision = advance(before, event, now=now, new_session_id=NO_SESSION)
-        return await self._metered(station_id, inbox, event, before, decision, now)
-
     async def _metered(
         self,
         station_id: StationId,
         inbox: _Inbox,
-        event: events.MeterSampled | events.TransactionReported,
+        event: events.Event,
         before: StationState,
         decision: Decision,
         now: datetime,
     ) -> EventAnswer:
+        """The hot path: one row in the journal, sessions saved now and then."""
         self.counts[type(event).__name__] += 1
         if not decision.is_new:
             return NO_ANSWER
@@ -201,23 +196,14 @@ class Intake:
             await self._store.commit((row,), now)
             inbox.meter_rows += 1
             self._depot.states[station_id] = decision.state
-            self._act(decision.effects)
-        for session in _changed(before, decision.state):
-            inbox.dirty.add(session.session_id)
-            self._check_power(session)
+            if decision.effects:
+                self._act(decision.effects)
+        known = before.sessions
+        for session_id, session in decision.state.sessions.items():
+            if known.get(session_id) is not session:
+                inbox.dirty.add(session_id)
+                self._check_power(session)
         return NO_ANSWER
-
-    async def _reported(
-        self, station_id: StationId, inbox: _Inbox, event: events.TransactionReported
-    ) -> EventAnswer:
-        """A step of a 2.x transaction: the hot path while it only brings readings."""
-        if event.step is events.TransactionStep.UPDATED:
-            before = self._depot.state(station_id)
-            quiet = reported_quietly(before, event)
-            if quiet is not None:
-                now = self._now()
-                return await self._metered(station_id, inbox, event, before, quiet, now)
-        return await self._event(station_id, inbox, event)
 
     async def _event(
         self, station_id: StationId, inbox: _Inbox, event: events.Event
@@ -393,11 +379,13 @@ class Intake:
 
     def _check_power(self, session: Session) -> None:
         """Hold the newest measurement against the limit in force."""
-        running = session.open_transaction
-        measured_w, at = session.meter.power_w, session.meter.power_at
         outlet = (session.station_id, session.evse_id)
         before = self._depot.power.get(outlet)
-        if before is None or running is None or measured_w is None or at is None:
+        if before is None:
+            return
+        running = session.open_transaction
+        measured_w, at = session.meter.power_w, session.meter.power_at
+        if running is None or measured_w is None or at is None:
             return
         after = checked(
             before,
@@ -511,9 +499,10 @@ class Intake:
         )
 
 
-def _changed(before: StationState, after: StationState) -> list[Session]:
-    return [
-        session
-        for session_id, session in after.sessions.items()
-        if before.sessions.get(session_id) is not session
-    ]
+def _quiet(before: StationState, event: events.Event, now: datetime) -> Decision | None:
+    """Decide what only brings readings, in 1.6 or 2.x; None for anything else."""
+    if type(event) is events.MeterSampled:
+        return advance(before, event, now=now, new_session_id=NO_SESSION)
+    if type(event) is events.TransactionReported:
+        return reported_quietly(before, event)
+    return None

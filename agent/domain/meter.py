@@ -73,32 +73,33 @@ def add_reading(
     state: MeterState, reading: MeterReading, *, rated_w: int
 ) -> tuple[MeterState, str | None]:
     """Take one reading into the account; the new state and an anomaly, if any."""
+    at = reading.at
     energy_wh = state.energy_wh
     register_wh = state.register_wh
     register_at = state.register_at
     doubtful_wh = state.doubtful_wh
     history = state.history
     anomaly: str | None = None
-    gained = 0.0
+    gained = span_s = 0.0
     soc, soc_at, soc_first, doubtful_soc = _soc(state, reading)
     if reading.register_wh is not None:
-        gained, doubtful_wh, anomaly = _gain(state, reading, rated_w)
+        if register_at is not None:
+            span_s = (at - register_at).total_seconds()
+        gained, doubtful_wh, anomaly = _gain(state, reading.register_wh, span_s, rated_w)
         if doubtful_wh is None:
             energy_wh += gained
             said = soc if soc == reading.soc_percent else None
-            history = _spread(history, register_at or reading.at, reading.at, gained, said)
+            history = _spread(history, register_at or at, at, gained, said)
             register_wh = reading.register_wh
-            register_at = reading.at
+            register_at = at
     power_w, power_at = state.power_w, state.power_at
     if reading.power_w is not None:
         if 0 <= reading.power_w <= rated_w * 1.5 + 1000:
-            power_w, power_at = reading.power_w, reading.at
+            power_w, power_at = reading.power_w, at
         else:
             anomaly = anomaly or f"power {reading.power_w:.0f} W is not plausible"
-    elif gained > 0 and state.register_at is not None and doubtful_wh is None:
-        span_s = (reading.at - state.register_at).total_seconds()
-        if span_s >= 1:
-            power_w, power_at = gained * 3600 / span_s, reading.at
+    elif gained > 0 and doubtful_wh is None and span_s >= 1:
+        power_w, power_at = gained * 3600 / span_s, at
     new = MeterState(
         energy_wh,
         register_wh,
@@ -167,16 +168,13 @@ def idle(state: MeterState, at: datetime) -> MeterState:
 
 
 def _gain(
-    state: MeterState, reading: MeterReading, rated_w: int
+    state: MeterState, value: float, span_s: float, rated_w: int
 ) -> tuple[float, float | None, str | None]:
     """Energy to count, the doubtful register to remember, and the anomaly."""
-    value = reading.register_wh
-    assert value is not None  # noqa: S101 - the caller looked
     if state.register_wh is None or state.register_at is None:
         return 0.0, None, None
     step = value - state.register_wh
-    span_s = max((reading.at - state.register_at).total_seconds(), 0.0)
-    limit = most_wh(rated_w, span_s)
+    limit = most_wh(rated_w, max(span_s, 0.0))
     if 0 <= step <= limit:
         return step, None, None
     if state.doubtful_wh is not None:

@@ -36,35 +36,40 @@ def meter_sampled(
     after = session
     for reading in event.readings:
         after = count(state, after, reading)
+    is_news = is_power_news(session, after)
     if is_arrival_news(after):
         work = Work(state.with_session(after), now, after.session_id)
         work.save(report_start_soc(work, after))
-        if is_power_news(session, after):
+        if is_news:
             work.power()
         return work.done(state)
+    state = changed(state, sessions={**state.sessions, after.session_id: after})
+    if after.anomalies is session.anomalies and not is_news:
+        return Decision(state=state, only_meter=True)
     return Decision(
-        state=changed(state, sessions={**state.sessions, after.session_id: after}),
+        state=state,
         only_meter=after.anomalies is session.anomalies,
         records=(SessionSaved(session=after),)
         if after.anomalies is not session.anomalies
         else (),
-        effects=(PowerChanged(),) if is_power_news(session, after) else (),
+        effects=(PowerChanged(),) if is_news else (),
     )
 
 
 def _metered(state: StationState, event: events.MeterSampled) -> Session | None:
     """Find the session that readings belong to: by transaction, else by outlet."""
-    if event.transaction_id is not None and not is_nameless(event.transaction_id):
-        here = state.session_at(event.evse_id) if event.evse_id is not None else None
-        if here is not None and here.find(event.transaction_id) is not None:
+    transaction_id, evse_id = event.transaction_id, event.evse_id
+    if transaction_id is not None and not is_nameless(transaction_id):
+        here = state.session_at(evse_id) if evse_id is not None else None
+        if here is not None and here.find(transaction_id) is not None:
             return here
-        found = state.find_transaction(event.transaction_id)
+        found = state.find_transaction(transaction_id)
         if found is not None:
             return found[0]
-    if event.evse_id is None or event.evse_id == 0:
+    if evse_id is None or evse_id == 0:
         opened = state.open_sessions()
         return opened[0] if len(opened) == 1 else None
-    return state.session_at(event.evse_id)
+    return state.session_at(evse_id)
 
 
 def count(state: StationState, session: Session, reading: meter.MeterReading) -> Session:
