@@ -166,6 +166,9 @@ def decide(
         due_s = reconcile.wake_at(power, now)
         if due_s is not None:
             wakes.append(due_s)
+        spaced_s = reconcile.spacing_left_s(power, now)
+        if spaced_s is not None:
+            wakes.append(spaced_s)
     return Verdict(
         orders=orders,
         shares=shares,

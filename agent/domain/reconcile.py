@@ -260,6 +260,14 @@ def wake_at(power: OutletPower, now: datetime) -> float | None:
     return max(half_s if half_s > 0 else left_s, 0.5)
 
 
+def spacing_left_s(power: OutletPower, now: datetime) -> float | None:
+    """Tell in how many seconds another order may leave that waits for its spacing."""
+    if power.last_order_at is None:
+        return None
+    left_s = SPACING_S - (now - power.last_order_at).total_seconds()
+    return left_s + 0.1 if 0 < left_s <= SPACING_S else None
+
+
 def ordered(power: OutletPower, sent: Sent) -> OutletPower:
     """Account for an order that leaves now: it may hold from this moment on.
 

@@ -7,6 +7,7 @@ waits for a call of ours, so the reader can always reach the next answer.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -119,6 +120,8 @@ class Link:
         self._is_mute = not pings
         self._closing = False
         self._ids = 0
+        # 2.x wants ids that no other link or run of the agent ever used (C4).
+        self._prefix = secrets.token_hex(6)
 
     @property
     def machine(self) -> RpcMachine:
@@ -161,7 +164,7 @@ class Link:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[CallOutcome] = loop.create_future()
         self._ids += 1
-        message_id = f"{id(self) & 0xFFFFFF:06x}-{self._ids}"
+        message_id = f"{self._prefix}-{self._ids}"
         outgoing = Outgoing(message_id, action, payload, priority, future, on_late)
         if not self._machine.submit(outgoing):
             return CallOutcome(None, "Offline", "too many calls wait for this station")
