@@ -41,11 +41,6 @@ RISK_LASTS = timedelta(minutes=3)
 """A risk that lasts is told: a share may be small for a moment while others prove."""
 REMEMBERED_MAX = 2000
 """Vehicles whose wake rung is remembered, and accounts kept."""
-REASON_OF = {
-    WakeNews.NOT_RESUMED: log.warning,
-    WakeNews.RESUMED: log.info,
-    WakeNews.NO_LONGER_DUE: log.info,
-}
 
 
 @dataclass(slots=True)
@@ -177,9 +172,16 @@ class Minder:
         seen = wake.watch(state, sight, policy, now=now, learned=learned)
         self.waking[outlet] = seen.state
         for item in seen.news:
-            REASON_OF[item.news](
-                str(item.news), **_names(outlet, session), reason=item.text
-            )
+            name = {
+                WakeNews.NOT_RESUMED: "vehicle_not_resumed",
+                WakeNews.RESUMED: "vehicle_resumed",
+                WakeNews.NO_LONGER_DUE: "resume_no_longer_due",
+            }[item.news]
+            fields = _names(outlet, session) | {"reason": item.text}
+            if item.news is WakeNews.NOT_RESUMED:
+                log.warning(name, **fields)
+            else:
+                log.info(name, **fields)
             if item.news is WakeNews.NOT_RESUMED:
                 self.notes.append((outlet, f"did not resume: {item.text}"))
         if seen.worked is not None and session.vehicle_id is not None:
