@@ -89,6 +89,7 @@ class Daemon:
         self._pace = pace
         self.depot = Depot(policy=wiring.policy(settings), traits=wiring.traits(settings))
         self.depot.circuits = wiring.circuits(settings)
+        self.depot.ladder_rules = wiring.ladder_rules(settings)
         self.store = SqliteStore(settings.store.path)
         rated_w = {name: int(item.rated_w) for name, item in self.depot.traits.items()}
         if settings.ocpp.unknown_stations == "accept":
@@ -314,6 +315,7 @@ class Daemon:
         self.depot.policy = wiring.policy(new)
         self.depot.traits = wiring.traits(new)
         self.depot.circuits = wiring.circuits(new)
+        self.depot.ladder_rules = wiring.ladder_rules(new)
         self.server.doors = wiring.doors(new)
         logs.set_up(level=new.log.level, style=new.log.format)
         self.depot.changed.set()

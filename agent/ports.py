@@ -22,6 +22,7 @@ from agent.domain.ids import (
     TransactionId,
     VehicleId,
 )
+from agent.domain.ladder import Learned
 from agent.domain.plan import Schedule
 from agent.domain.profile import ChargingProfile
 from agent.domain.reconcile import OutletPower
@@ -133,6 +134,13 @@ class CapabilitiesSaved:
     capabilities: Capabilities
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderSaved:
+    """What was learned of the limits of one vendor, model and firmware."""
+
+    learned: Learned
+
+
 Record = (
     DecisionRecord
     | JournalRow
@@ -144,6 +152,7 @@ Record = (
     | OutboxSent
     | OutboxFailed
     | CapabilitiesSaved
+    | LadderSaved
 )
 
 
@@ -188,6 +197,7 @@ class Loaded:
     schedules_at: datetime | None
     last_seq: int
     last_transaction_id: int
+    ladders: Sequence[Learned] = ()
 
 
 class Store(Protocol):
@@ -285,6 +295,18 @@ class Stations(Protocol):
         id_token: str,
     ) -> OrderAnswer:
         """Stop a transaction and ask for a new one, to wake its vehicle. Never raises."""
+        ...
+
+    async def clear_limit(self, station_id: StationId, profile_id: int) -> OrderAnswer:
+        """Take a profile off by its id; one that is not there counts as taken off."""
+        ...
+
+    async def write_key(self, station_id: StationId, name: str, value: str) -> OrderAnswer:
+        """Write a configuration key (1.6), for stations that only a key limits."""
+        ...
+
+    async def is_answering(self, station_id: StationId, evse_id: EvseId) -> bool:
+        """Ask something harmless; whether any answer came at all."""
         ...
 
 

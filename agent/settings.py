@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from agent.domain.capability import QUIRKS
 from agent.domain.errors import ConfigFault, ConfigProblem
+from agent.domain.ladder import Rung
 from agent.domain.plan import AfterPlan
 
 PREFIX = "DEPOT_AGENT__"
@@ -150,6 +151,27 @@ class Station(_Section):
         return bool(self.password.get_secret_value() or self.password_hash)
 
 
+class LadderSection(_Section):
+    """``[[ladders]]``: how to limit a model, where a person knows better."""
+
+    vendor: str
+    model: str
+    firmware: str = ""
+    rung: str = ""
+    limit_key: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> LadderSection:
+        rungs = [str(item) for item in Rung]
+        if self.rung and self.rung not in rungs:
+            raise ValueError(
+                f"the rung {self.rung!r} is not known{_near(self.rung, rungs)}"
+            )
+        if not self.rung and not self.limit_key:
+            raise ValueError("it names neither a rung nor a limit_key")
+        return self
+
+
 class CircuitSection(_Section):
     """``[[circuits]]``: a feeder."""
 
@@ -245,6 +267,7 @@ class Settings(BaseSettings):
     ocpp: Ocpp = Ocpp()
     stations: tuple[Station, ...] = ()
     circuits: tuple[CircuitSection, ...] = ()
+    ladders: tuple[LadderSection, ...] = ()
     chargeye: ChargEyeSection | None = None
     smartcar: SmartcarSection | None = None
     billing: Billing = Billing()

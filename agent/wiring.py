@@ -7,7 +7,7 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
-from agent.control.depot import Circuit, Policy
+from agent.control.depot import Circuit, LadderRule, Policy
 from agent.domain.capability import StationTraits
 from agent.domain.ids import StationId
 from agent.settings import Settings, Station
@@ -146,6 +146,20 @@ def circuits(settings: Settings) -> tuple[Circuit, ...]:
             stations=frozenset(StationId(name) for name in item.stations),
         )
         for item in settings.circuits
+    )
+
+
+def ladder_rules(settings: Settings) -> tuple[LadderRule, ...]:
+    """What a person said about models' limits."""
+    return tuple(
+        LadderRule(
+            vendor=item.vendor,
+            model=item.model,
+            firmware=item.firmware,
+            rung=item.rung,
+            limit_key=item.limit_key,
+        )
+        for item in settings.ladders
     )
 
 

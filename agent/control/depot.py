@@ -23,6 +23,7 @@ from agent.domain.ids import (
     StationId,
     VehicleId,
 )
+from agent.domain.ladder import Learned
 from agent.domain.plan import AfterPlan, Schedule
 from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
@@ -53,6 +54,25 @@ class Circuit:
     name: str
     cap_w: float
     stations: frozenset[StationId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LadderRule:
+    """A person's word on a model: its rung, the key that limits it; "" is no word."""
+
+    vendor: str
+    model: str
+    firmware: str = ""
+    rung: str = ""
+    limit_key: str = ""
+
+    def fits(self, vendor: str, model: str, firmware: str) -> bool:
+        """Whether it speaks of this firmware; names are compared without case."""
+        is_model = (self.vendor.casefold(), self.model.casefold()) == (
+            vendor.casefold(),
+            model.casefold(),
+        )
+        return is_model and self.firmware in ("", firmware)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +107,8 @@ class Depot:
     accounts: dict[SessionId, Account] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
+    learned: tuple[Learned, ...] = ()
+    ladder_rules: tuple[LadderRule, ...] = ()
 
     def take(self, loaded: Loaded) -> None:
         """Take over what survived a restart; the journal's tail is replayed apart."""
@@ -97,6 +119,7 @@ class Depot:
         self.registry_at = loaded.vehicles_at
         self.schedules = dict(loaded.schedules)
         self.schedules_at = loaded.schedules_at
+        self.learned = tuple(loaded.ladders)
 
     def state(self, station_id: StationId) -> StationState:
         """The station's state; an empty one for a station that never spoke."""

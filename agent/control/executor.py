@@ -16,16 +16,18 @@ import structlog
 
 from agent.control.depot import Depot, OutletView
 from agent.control.explain import Diary
+from agent.control.ladders import Ladders
 from agent.control.minder import Minder, urgency
 from agent.control.wishes import STATION, Wish, wish
 from agent.domain import reconcile
 from agent.domain.capability import Capabilities, ProfileForm, profile_form
 from agent.domain.curve import value_at
 from agent.domain.errors import StoreFault
-from agent.domain.ids import EvseId, Outlet, StationId
+from agent.domain.ids import EvseId, Outlet, StationId, TransactionId
+from agent.domain.ladder import Move, Rung, Way, as_sent, vendor_value
 from agent.domain.power import ROOM_W, LimitOrder, OutletFacts, Verdict, decide
-from agent.domain.profile import compile_default
-from agent.domain.reconcile import OutletPower, Sent
+from agent.domain.profile import TX_PROFILE_ID, Purpose, compile_default
+from agent.domain.reconcile import Left, OutletPower, Sent
 from agent.domain.session import Session
 from agent.domain.wake import WakeAction
 from agent.ports import Answer, Clock, LimitSaved, OrderAnswer, Priority, Stations, Store
@@ -73,6 +75,9 @@ class Executor:
         self._awaited: set[StationId] = set()
         self._warned_cap = False
         self.diary = Diary()
+        self.ladders = Ladders(depot, self._tell)
+        self._ways: dict[Outlet, Way] = {}
+        self._cleared: dict[Outlet, TransactionId] = {}
         self.minder = Minder(depot)
         self._note = note
         self.writes: dict[StationId, tuple[str, int]] = {}
@@ -159,6 +164,8 @@ class Executor:
             self.minder.gone(outlet)
         if session is None or running is None:
             self._asked.pop(outlet, None)
+            self._ways.pop(outlet, None)
+            self._clean(outlet, now, tasks)
             return fact
         form = self._form(*outlet)
         asked = wish(
@@ -172,13 +179,15 @@ class Executor:
             self._wait_for(station_id, tasks)
         view = depot.views.setdefault(outlet, OutletView())
         view.wants, view.source = asked.line, asked.source
+        way = self._way(outlet, form, session, now)
         fact.is_ready = is_ready
         fact.is_busy = outlet in self._in_flight
         fact.transaction_id = running.transaction_id
         fact.started_at = running.started_at
         fact.is_doubted = running.is_doubted
         fact.wants = asked.line
-        fact.form = form
+        fact.form = way.form
+        fact.is_fenced = way.form is None
         fact.floor_w = asked.window.floor_w
         fact.rules = asked.rules
         fact.need_w, fact.laxity_s = urgency(known, now)
@@ -220,6 +229,8 @@ class Executor:
         for outlet, text in self.minder.notes:
             tasks.create_task(self._write(outlet, text), name="note")
         self.minder.notes.clear()
+        if self.ladders.has_unsaved:
+            tasks.create_task(self._save_ladders(), name="ladders")
         for outlet in self.minder.restarts:
             tasks.create_task(self._restart(outlet), name="restart")
         self.minder.restarts.clear()
@@ -263,16 +274,18 @@ class Executor:
         """Let an order leave: it is in the books before anything else happens."""
         outlet = order.outlet
         session = self._depot.state(outlet[0]).session_at(outlet[1])
-        if session is None:
+        way = self._ways.get(outlet)
+        if session is None or way is None:
             return
+        before = self._depot.power_of(outlet)
         self._in_flight.add(outlet)
-        self._depot.power[outlet] = replace(
-            order.power,
-            default_w=self._depot.power_of(outlet).default_w,
-            default_tried_w=None,
-        )
+        booked = replace(order.power, default_w=before.default_w, default_tried_w=None)
+        if way.purpose is not Purpose.TX:
+            booked = self._beside(outlet, session, before, booked)
+        self._depot.power[outlet] = reconcile.leaving(booked, way, order.sent)
         tasks.create_task(
-            self._order(order, session, rules), name=f"order-{outlet[0]}-{outlet[1]}"
+            self._order(order, session, rules, way, before.left),
+            name=f"order-{outlet[0]}-{outlet[1]}",
         )
 
     def _is_ready(self, station_id: StationId) -> bool:
@@ -306,7 +319,12 @@ class Executor:
     # --- orders -----------------------------------------------------------------------
 
     async def _order(
-        self, order: LimitOrder, session: Session, rules: tuple[str, ...]
+        self,
+        order: LimitOrder,
+        session: Session,
+        rules: tuple[str, ...],
+        way: Way,
+        left: tuple[Left, ...],
     ) -> None:
         """Send one limit: what may hold is on disk before it leaves."""
         depot = self._depot
@@ -332,14 +350,11 @@ class Executor:
             self.orders += 1
             self._count_write(outlet[0], sent.sent_at)
             self.diary.happened(outlet, sent.sent_at, f"sent: {order.reason}", limit_w)
-            answer = await self._stations.set_limit(
-                outlet[0],
-                outlet[1],
-                order.compiled.profile,
-                priority,
-                lambda late: self._late(outlet, sent, late),
-            )
-            depot.power[outlet] = self._after(outlet, sent, answer)
+            answer = await self._limit(order, way, limit_w, priority)
+            depot.power[outlet] = self._after(outlet, sent, answer, way)
+            if answer.answer in (Answer.REFUSED, Answer.ERROR):
+                # It never held: what an earlier order left is as it was.
+                depot.power[outlet] = replace(depot.power[outlet], left=left)
             said = f"{answer.answer} {answer.detail}".strip()
             self.diary.happened(outlet, self._clock.now(), f"answer: {said}")
             if answer.answer is Answer.ACCEPTED:
@@ -348,6 +363,7 @@ class Executor:
                 log.warning(
                     "limit_refused", **fields, answer=answer.answer, reason=answer.detail
                 )
+            await self._teach(outlet, session, way, order, answer)
             await self._save(outlet)
         except StoreFault as fault:
             log.error("record_not_stored", station_id=outlet[0], reason=str(fault))
@@ -361,10 +377,13 @@ class Executor:
         before = self.writes.get(station_id, (day, 0))
         self.writes[station_id] = (day, before[1] + 1 if before[0] == day else 1)
 
-    def _after(self, outlet: Outlet, sent: Sent, answer: OrderAnswer) -> OutletPower:
+    def _after(
+        self, outlet: Outlet, sent: Sent, answer: OrderAnswer, way: Way
+    ) -> OutletPower:
         power = self._depot.power_of(outlet)
         if answer.answer is Answer.ACCEPTED:
-            return reconcile.accepted(power, sent, self._clock.now())
+            power = reconcile.accepted(power, sent, self._clock.now())
+            return reconcile.replaced(power, way, sent)
         if answer.answer in (Answer.REFUSED, Answer.ERROR):
             until = None
             if answer.wait_s is not None:
@@ -387,7 +406,186 @@ class Executor:
 
     async def _save(self, outlet: Outlet) -> None:
         record = LimitSaved(outlet=outlet, power=self._depot.power_of(outlet))
-        await self._store.commit([record], self._clock.now())
+        learned = self.ladders.take_unsaved()
+        await self._store.commit([record, *learned], self._clock.now())
+
+    # --- the ladder of forms (domain/ladder.py) ---------------------------------------
+
+    def _tell(self, outlet: Outlet, words: str) -> None:
+        self.diary.happened(outlet, self._clock.now(), words)
+
+    def _way(
+        self, outlet: Outlet, form: ProfileForm, session: Session, now: datetime
+    ) -> Way:
+        """The form for an outlet now, after what the newest sample taught."""
+        power = self._depot.power_of(outlet)
+        move = self.ladders.measured(outlet, session, form, power, now)
+        if move is Move.CHANGE:
+            self._hurry(outlet)
+            # The default was in the form that is not heeded: it goes out anew.
+            common = (outlet[0], STATION)
+            again = reconcile.doubted(self._depot.power_of(common))
+            self._depot.power[common] = again
+        way = self.ladders.way(outlet, form, session, now)
+        self._ways[outlet] = way
+        return way
+
+    def _hurry(self, outlet: Outlet) -> None:
+        """Let the next order leave at once: it is another one than what failed."""
+        power = self._depot.power_of(outlet)
+        self._depot.power[outlet] = replace(power, failures=0, last_order_at=None)
+
+    async def _limit(
+        self, order: LimitOrder, way: Way, limit_w: float, priority: Priority
+    ) -> OrderAnswer:
+        """Send a limit in the ladder's way: a profile of its purpose, or a key."""
+        outlet, sent = order.outlet, order.sent
+        station_id, evse_id = outlet
+        if way.purpose is not Purpose.TX:
+            await self._clear_rival(order, way)
+        if way.vendor_key is not None:
+            phases = self._depot.traits_of(station_id).phases
+            value = vendor_value(limit_w, way.vendor_key, phases)
+            return await self._stations.write_key(station_id, way.vendor_key.name, value)
+        target = STATION if way.purpose is Purpose.STATION_MAX else evse_id
+        return await self._stations.set_limit(
+            station_id,
+            target,
+            as_sent(order.compiled.profile, way, evse_id),
+            priority,
+            lambda late: self._late(outlet, sent, late),
+        )
+
+    def _beside(
+        self, outlet: Outlet, session: Session, before: OutletPower, booked: OutletPower
+    ) -> OutletPower:
+        """Book a TxProfile that an order of another purpose does not replace.
+
+        It may go on to rule the transaction until it is known to be taken off.
+        """
+        own, sent = before.confirmed, booked.doubtful
+        if own is None or sent is None or own.transaction_id != sent.transaction_id:
+            return booked
+        taken = self.ladders.accepted_way(outlet, session)
+        is_new_purpose = taken is not None and taken.purpose is not Purpose.TX
+        if is_new_purpose or self._cleared.get(outlet) == sent.transaction_id:
+            return booked
+        form = self._form(*outlet)
+        old = Left(way=Way(rung=Rung.PLAIN, form=form), allows=own.allows)
+        return replace(booked, left=(*booked.left, old))
+
+    async def _clear_rival(self, order: LimitOrder, way: Way) -> None:
+        """Take the transaction's TxProfile off, once; until then it stays in the budget."""
+        outlet, transaction_id = order.outlet, order.sent.transaction_id
+        power = self._depot.power_of(outlet)
+        is_there = any(item.way.purpose is Purpose.TX for item in power.left)
+        if not is_there or way.form is None:
+            return
+        number = TX_PROFILE_ID + outlet[1] + way.form.id_offset
+        answer = await self._stations.clear_limit(outlet[0], number)
+        if answer.answer is not Answer.ACCEPTED:
+            return
+        self._cleared[outlet] = transaction_id
+        power = self._depot.power_of(outlet)
+        kept = tuple(item for item in power.left if item.way.purpose is not Purpose.TX)
+        self._depot.power[outlet] = replace(power, left=kept)
+
+    async def _teach(
+        self,
+        outlet: Outlet,
+        session: Session,
+        way: Way,
+        order: LimitOrder,
+        answer: OrderAnswer,
+    ) -> None:
+        """Let the ladder learn from an answer, and do what it says."""
+        answered_else = False
+        if answer.answer is Answer.SILENT:
+            answered_else = await self._stations.is_answering(*outlet)
+        move = self.ladders.answered(
+            outlet,
+            session,
+            self._form(*outlet),
+            way,
+            answer,
+            now=self._clock.now(),
+            answered_else=answered_else,
+        )
+        if move is Move.CLEAR_FIRST:
+            number = as_sent(order.compiled.profile, way, outlet[1]).profile_id
+            await self._stations.clear_limit(outlet[0], number)
+        if move in (Move.CHANGE, Move.CLEAR_FIRST):
+            self._hurry(outlet)
+
+    async def _save_ladders(self) -> None:
+        try:
+            learned = self.ladders.take_unsaved()
+            await self._store.commit(learned, self._clock.now())
+        except StoreFault as fault:
+            log.error("record_not_stored", reason=str(fault))
+
+    def _clean(self, outlet: Outlet, now: datetime, tasks: asyncio.TaskGroup) -> None:
+        """After a transaction: put the safe default where an order outlives it (B13.7)."""
+        power = self._depot.power_of(outlet)
+        if not power.left:
+            return
+        left = tuple(item for item in power.left if item.way.purpose is not Purpose.TX)
+        if left != power.left:  # TxProfiles ended with their transaction
+            self._depot.power[outlet] = power = replace(power, left=left)
+        is_free = outlet not in self._in_flight and self._is_ready(outlet[0])
+        if not left or not is_free or not _may_retry(power, now):
+            return
+        self._in_flight.add(outlet)
+        self._depot.power[outlet] = replace(power, last_order_at=now)
+        tasks.create_task(
+            self._restore(outlet, left[0], now), name=f"restore-{outlet[0]}-{outlet[1]}"
+        )
+
+    async def _restore(self, outlet: Outlet, item: Left, now: datetime) -> None:
+        """Write the default over what an order left, in the same form and place.
+
+        Not above the default that counts in the budget, so nothing is left to count.
+        """
+        depot = self._depot
+        common_w = depot.power_of((outlet[0], STATION)).default_w
+        limit_w = depot.traits_of(outlet[0]).fallback_w
+        limit_w = limit_w if common_w is None else min(limit_w, common_w)
+        try:
+            answer = await self._put_back(outlet, item, limit_w, now)
+            power = depot.power_of(outlet)
+            if answer.answer is Answer.ACCEPTED:
+                kept = tuple(other for other in power.left if other != item)
+                power = replace(power, left=kept, failures=0, last_order_at=None)
+                self._tell(outlet, "the safe default is back in place of the last limit")
+            else:
+                power = replace(power, failures=power.failures + 1)
+                self._tell(outlet, f"the safe default was not taken: {answer.detail}")
+            depot.power[outlet] = power
+            await self._save(outlet)
+        except StoreFault as fault:
+            log.error("record_not_stored", station_id=outlet[0], reason=str(fault))
+        finally:
+            self._in_flight.discard(outlet)
+            depot.changed.set()
+
+    async def _put_back(
+        self, outlet: Outlet, item: Left, limit_w: float, now: datetime
+    ) -> OrderAnswer:
+        station_id, evse_id = outlet
+        way = item.way
+        if way.vendor_key is not None:
+            phases = self._depot.traits_of(station_id).phases
+            value = vendor_value(limit_w, way.vendor_key, phases)
+            return await self._stations.write_key(station_id, way.vendor_key.name, value)
+        form = way.form or self._form(*outlet)
+        made = compile_default(limit_w, evse_id=evse_id, form=form, now=now).profile
+        made = replace(made, stack_level=form.stack_level)
+        target = evse_id
+        if way.purpose is Purpose.STATION_MAX:
+            number = TX_PROFILE_ID + form.id_offset
+            made = replace(made, purpose=way.purpose, profile_id=number)
+            target = STATION
+        return await self._stations.set_limit(station_id, target, made, Priority.LIMIT)
 
     # --- the safe default -----------------------------------------------------------
 
@@ -429,13 +627,20 @@ class Executor:
             targets: list[EvseId] = [STATION]
             if "no-connector-0" in depot.traits_of(station_id).quirks:
                 targets = depot.outlets(station_id)
-            answer, allows_w = await self._send_default(
-                station_id, targets, fallback_w, now
-            )
-            if answer.answer is Answer.REFUSED and targets == [STATION]:
+            answer, allows_w = OrderAnswer(answer=Answer.OFFLINE), 0.0
+            for form in self._default_forms(station_id):
                 answer, allows_w = await self._send_default(
-                    station_id, depot.outlets(station_id), fallback_w, now
+                    station_id, targets, fallback_w, form, now
                 )
+                if answer.answer is Answer.REFUSED and targets == [STATION]:
+                    answer, allows_w = await self._send_default(
+                        station_id, depot.outlets(station_id), fallback_w, form, now
+                    )
+                if answer.answer not in (Answer.REFUSED, Answer.ERROR):
+                    break
+            if answer.answer is Answer.SILENT:
+                # Only this call may be what it does not answer: the link is kept then.
+                await self._stations.is_answering(station_id, depot.outlets(station_id)[0])
             power = depot.power_of(outlet)
             if answer.answer is Answer.ACCEPTED:
                 log.info("default_confirmed", station_id=station_id, limit_w=allows_w)
@@ -469,15 +674,24 @@ class Executor:
             self._defaults_at.pop(station_id, None)
             depot.changed.set()
 
+    def _default_forms(self, station_id: StationId) -> list[ProfileForm]:
+        """The form that the model's limits have now, then the one it should take."""
+        base = self._form(station_id)
+        form = self.ladders.default_form(station_id, base)
+        return [form] if form == base else [form, base]
+
     async def _send_default(
-        self, station_id: StationId, targets: list[EvseId], limit_w: float, now: datetime
+        self,
+        station_id: StationId,
+        targets: list[EvseId],
+        limit_w: float,
+        form: ProfileForm,
+        now: datetime,
     ) -> tuple[OrderAnswer, float]:
         answer = OrderAnswer(answer=Answer.OFFLINE)
         allows_w = 0.0
         for evse_id in targets:
-            compiled = compile_default(
-                limit_w, evse_id=evse_id, form=self._form(station_id), now=now
-            )
+            compiled = compile_default(limit_w, evse_id=evse_id, form=form, now=now)
             allows_w = compiled.allows[-1][1]
             answer = await self._stations.set_limit(
                 station_id, evse_id, compiled.profile, Priority.LIMIT

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.control.depot import Depot
+from agent.control.ladders import shown
 from agent.domain.curve import value_at
 from agent.domain.ids import EvseId, Outlet, StationId
 from agent.domain.reconcile import OrderState, OutletPower
@@ -103,6 +104,7 @@ def explain(
         "limit_w": _limit_w(power, default_w, now, is_running=is_running),
         "measured_w": session.meter.power_w if session is not None else None,
         "proof": proof_of(power),
+        "ladder": shown(depot, station_id),
         "because": reasons,
         "history": [
             {

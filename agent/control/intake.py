@@ -350,6 +350,8 @@ class Intake:
         for outlet, power in list(depot.power.items()):
             if outlet[0] != station_id or outlet[1] == 0 or power.confirmed is None:
                 continue
+            if power.left:
+                continue  # its limit is of another purpose (domain/ladder.py)
             session = depot.state(station_id).session_at(outlet[1])
             running = session.open_transaction if session is not None else None
             if running is None or running.transaction_id != power.confirmed.transaction_id:

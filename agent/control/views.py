@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from agent.control.depot import Depot
 from agent.control.health import CloudHealth
+from agent.control.ladders import shown
 from agent.domain.curve import value_at
 from agent.domain.identity import MatchOutcome
 from agent.domain.ids import EvseId, StationId, TransactionId
@@ -51,6 +52,7 @@ def _station(
         "last_seen": iso(last_seen(station_id)),
         "max_w": depot.traits_of(station_id).rated_w,
         "default_w": depot.power_of((station_id, EvseId(0))).default_w,
+        "ladder": shown(depot, station_id),
         "evses": [
             _evse(depot, station_id, evse, now) for evse in depot.outlets(station_id)
         ],

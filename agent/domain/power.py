@@ -49,6 +49,7 @@ class OutletFacts:
     ``transaction_id`` is None without a running transaction; then only what a newcomer
     could draw counts. ``wants`` and ``rules`` (why) belong to a transaction. ``is_ready``
     when the station's own limits are known; ``is_busy`` while an order is on its way.
+    ``is_fenced``: no limit reaches it in this session; it counts with its rated power.
     """
 
     rated_w: float
@@ -61,6 +62,7 @@ class OutletFacts:
     transaction_id: TransactionId | None = None
     started_at: datetime | None = None
     is_doubted: bool = False
+    is_fenced: bool = False
     measured_w: float = 0.0
     wants: Curve | None = None
     form: ProfileForm | None = None
@@ -181,7 +183,7 @@ def decide(
 
 def possible_draw(fact: OutletFacts, power: OutletPower, now_s: int) -> Curve:
     """What an outlet could be drawing from now on, W at the outlet."""
-    return reconcile.may_draw(
+    line = reconcile.may_draw(
         power,
         transaction_id=fact.transaction_id,
         rated_w=fact.rated_w,
@@ -190,12 +192,14 @@ def possible_draw(fact: OutletFacts, power: OutletPower, now_s: int) -> Curve:
         now_s=now_s,
         is_connected=fact.is_connected and not fact.has_own_default,
     )
+    return higher_of([line, constant(fact.rated_w)], now_s) if fact.is_fenced else line
 
 
 def is_steerable(fact: OutletFacts, power: OutletPower) -> bool:
     """Whether a limit that is sent can be counted on to come into force."""
     is_running = fact.transaction_id is not None and not fact.is_doubted
-    return is_running and fact.is_connected and power.verified is not False
+    is_obedient = power.verified is not False and not fact.is_fenced
+    return is_running and fact.is_connected and is_obedient
 
 
 def excess_now_w(

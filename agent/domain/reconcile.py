@@ -24,6 +24,8 @@ from agent.domain.curve import (
     value_at,
 )
 from agent.domain.ids import TransactionId
+from agent.domain.ladder import Way
+from agent.domain.profile import Purpose
 
 SPACING_S = 5.0
 """Between two orders to one outlet; a reduction does not wait (architecture 6)."""
@@ -62,6 +64,18 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A limit that no transaction's end takes away, or that a newer way did not replace.
+
+    A TxDefaultProfile or a station's limit that an order of the ladder wrote (B13.7, 8):
+    ``allows`` is the most that it may be, until the safe default is there again.
+    """
+
+    way: Way
+    allows: Curve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutletPower:
     """The installed and the possibly installed limit of one outlet.
 
@@ -70,7 +84,8 @@ class OutletPower:
     ``quiet_until``: the station wants no order before (RateLimitExceeded of 2.1).
     ``earlier``: what was doubtful before the newest order. ``unproved``: what the outlet
     was allowed before an accepted reduction that no measurement has shown yet.
-    ``default_tried_w``: a default that was sent and not answered.
+    ``default_tried_w``: a default that was sent and not answered. ``left``: what may hold
+    beside these, for this transaction and for the next.
     """
 
     confirmed: Sent | None = None
@@ -88,6 +103,7 @@ class OutletPower:
     earlier: Sent | None = None
     unproved: Curve | None = None
     default_tried_w: float | None = None
+    left: tuple[Left, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +137,12 @@ def may_draw(
     default_w = default_of(
         power, rated_w=rated_w, fallback_w=fallback_w, is_connected=is_connected
     )
+    left = [item.allows for item in power.left]
     if transaction_id is None:
-        return constant(default_w)
-    lines = [constant(default_w)]
+        return (
+            higher_of([constant(default_w), *left], now_s) if left else constant(default_w)
+        )
+    lines = [constant(default_w), *left]
     own = power.confirmed
     if own is not None and own.transaction_id == transaction_id:
         lines.append(own.allows)
@@ -308,6 +327,30 @@ def accepted(power: OutletPower, sent: Sent, now: datetime) -> OutletPower:
         strikes=0 if is_change else power.strikes,
         detail="",
     )
+
+
+def leaving(power: OutletPower, way: Way, sent: Sent) -> OutletPower:
+    """Account for an order that will outlive its transaction: it may hold for the next."""
+    if way.purpose is Purpose.TX:
+        return power
+    now_s = int(sent.sent_at.timestamp())
+    lines = [item.allows for item in power.left if _is_place(item, way)]
+    new = Left(way=way, allows=higher_of([*lines, sent.allows], now_s))
+    others = tuple(item for item in power.left if not _is_place(item, way))
+    return replace(power, left=(*others, new))
+
+
+def replaced(power: OutletPower, way: Way, sent: Sent) -> OutletPower:
+    """After such an order was accepted: it took the place of the ones before it."""
+    if way.purpose is Purpose.TX:
+        return power
+    others = tuple(item for item in power.left if not _is_place(item, way))
+    return replace(power, left=(*others, Left(way=way, allows=sent.allows)))
+
+
+def _is_place(item: Left, way: Way) -> bool:
+    """Whether two ways write to the same place of a station."""
+    return (item.way.purpose, item.way.vendor_key) == (way.purpose, way.vendor_key)
 
 
 def refused(

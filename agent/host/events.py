@@ -136,6 +136,16 @@ EVENTS: dict[str, LogEvent] = {
         "an outlet draws more than its limit allows; it is budgeted at what it draws",
         "check for a vendor load management that outranks OCPP",
     ),
+    "ladder_moved": LogEvent(
+        "info",
+        "a station did not take its limit in this form; the next one is tried and "
+        "remembered for the model; see `rung`",
+    ),
+    "outlet_fenced": LogEvent(
+        "warning",
+        "no form of limit reaches an outlet; for this session it counts with its rating",
+        "look for the station's own load management or licence; then see [[ladders]]",
+    ),
     "limit_followed_again": LogEvent("info", "an outlet follows its limit again"),
     "default_confirmed": LogEvent("info", "the safe default profile sits on the station"),
     "default_refused": LogEvent(

@@ -38,6 +38,8 @@ class Answers(ABC):
             "GetVariables",
         ):
             return None
+        if "silent-absolute" in faults and _is_absolute(payload):
+            return None
         if "slow-answers" in faults:
             await asyncio.sleep(self._station.config.slow_answer_real_s)
         return self.reply(action, payload)
@@ -54,3 +56,9 @@ class Answers(ABC):
                 await self._station.say(action, {"status": step, **extra})
 
         self._station.spawn(tell)
+
+
+def _is_absolute(payload: Any) -> bool:
+    """Whether a call sets a profile whose schedule is bound to the clock."""
+    body = payload.get("csChargingProfiles") or payload.get("chargingProfile") or {}
+    return isinstance(body, dict) and body.get("chargingProfileKind") == "Absolute"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.simulator.answers import REJECTED
 from agent.simulator.profile_rules import STATION
+from agent.simulator.quirks import refusal
 from agent.simulator.rpc import CallError
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class ChargingCalls16:
         ):
             core.profiles.last_refusal = "refused by a fault of the simulation"
             return REJECTED
+        refused = refusal(core.faults, connector, body, core.profiles.installed)
+        if refused is not None:
+            core.note("own", "REFUSED", "SetChargingProfile", refused[2])
+            return {"status": refused[0]}
         core.advance()
         outlet = core.outlets.get(connector)
         running = None if outlet is None else outlet.transaction_id

@@ -10,6 +10,7 @@ from agent.simulator.profile_form import ProfileRefused
 from agent.simulator.profile_form2 import check_decimals
 from agent.simulator.profile_rules import STATION
 from agent.simulator.profiles2 import SOURCE, Outside, Verdict
+from agent.simulator.quirks import refusal
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class ChargingCalls2:
         core, evse, body = self._core, payload["evseId"], payload["chargingProfile"]
         check_decimals(body)
         verdict = self._fault_verdict(body)
+        refused = refusal(core.faults, evse, body, core.store.installed)
+        if refused is not None:
+            verdict = Verdict("Rejected", *refused[1:])
         if verdict is None and evse != STATION and evse not in core.outlets:
             verdict = Verdict("Rejected", "UnknownEvse", f"no EVSE {evse}")
         if verdict is None:

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 from agent.simulator.core import Core
 from agent.simulator.keys16 import Keys16
 from agent.simulator.metering import MEASURANDS
-from agent.simulator.profile_rules import Running
+from agent.simulator.profile_rules import VOLTS, Running
 from agent.simulator.profiles import ProfileOptions, ProfileStore
+from agent.simulator.quirks import LIMIT_KEY
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from agent.simulator.clock import SimClock
     from agent.simulator.hardware import Outlet
     from agent.simulator.station_config import StationConfig
@@ -27,6 +30,7 @@ class Core16(Core):
         )
         super().__init__(config, clock)
         self.profiles = ProfileStore(self._profile_options())
+        self.profiles.ignores_watts = "ignore-watts" in self.faults
 
     @property
     def book(self) -> ProfileStore:
@@ -43,6 +47,12 @@ class Core16(Core):
         if transaction is None:
             return None
         return Running(start=transaction.start, transaction_id=transaction.transaction_id)
+
+    def station_limit_w(self, now: datetime) -> float | None:
+        """Tell the limit of all outlets together; a key may be what limits them."""
+        if "limit-by-key" not in self.faults:
+            return super().station_limit_w(now)
+        return self.whole(LIMIT_KEY) / 10 * VOLTS * self.config.phases
 
     def _profile_options(self) -> ProfileOptions:
         units = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from agent.simulator.quirks import QUIRKS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -43,6 +45,7 @@ FAULTS: dict[str, str] = {
     "ended-first": "2.x: sends Ended before the Updated events of an offline spell",
     "status-evse-zero": "2.x: also reports a status of EVSE 0",
     "invalid-json": "sends a broken frame after each connect",
+    **QUIRKS,
 }
 
 

@@ -56,6 +56,7 @@ class ProfileBook:
     installed: list[Installed] = field(default_factory=list)
     last_refusal: str = ""
     reads_amperes_as_watts: bool = False
+    ignores_watts: bool = False
 
     def end_transaction(self, connector: int) -> None:
         """Delete the connector's TxProfiles: its transaction is over."""
@@ -138,6 +139,7 @@ class ProfileBook:
             for each in self.installed
             if each.connector == connector
             and each.profile.purpose == purpose
+            and not (self.ignores_watts and each.profile.schedule.unit == "W")
             and self._is_in_force(each, now)
         ]
 

@@ -51,6 +51,8 @@ SETUPS_AT_ONCE = 8
 configure slowly (ocpp-depot.md C5)."""
 OLD_LINK_PATIENCE_S = 5.0
 RESTART_PAUSE_S = 10.0
+COMPOSITE_S = 60
+"""A short composite schedule, asked for only to hear whether a station answers."""
 """Between a remote stop and the start that follows: stations need to settle (REM-06)."""
 BAD_FRAMES_LOGGED_MAX = 20
 """Bad frames logged one by one per link; the rest is counted."""
@@ -307,6 +309,38 @@ class StationServer:
             await self._clock.sleep(RESTART_PAUSE_S)
         return OrderAnswer(answer=Answer.ACCEPTED)
 
+    async def clear_limit(self, station_id: StationId, profile_id: int) -> OrderAnswer:
+        """Take a profile off by its id; one that is not there counts as taken off."""
+        live = self.links.get(station_id)
+        if live is None:
+            return OrderAnswer(answer=Answer.OFFLINE, detail="not connected")
+        field = "id" if live.version == schemas.V16 else "chargingProfileId"
+        outcome = await live.link.call(
+            "ClearChargingProfile", {field: profile_id}, Priority.LIMIT
+        )
+        return _plain_answer(outcome, ("accepted", "unknown"))
+
+    async def write_key(self, station_id: StationId, name: str, value: str) -> OrderAnswer:
+        """Write a configuration key of 1.6."""
+        live = self.links.get(station_id)
+        if live is None:
+            return OrderAnswer(answer=Answer.OFFLINE, detail="not connected")
+        if live.version != schemas.V16:
+            return OrderAnswer(answer=Answer.REFUSED, detail="NotSupported")
+        payload: framing.Payload = {"key": name, "value": value}
+        outcome = await live.link.call("ChangeConfiguration", payload, Priority.LIMIT)
+        return _plain_answer(outcome, ("accepted",))
+
+    async def is_answering(self, station_id: StationId, evse_id: EvseId) -> bool:
+        """Ask for a composite schedule; whether any answer came at all."""
+        live = self.links.get(station_id)
+        if live is None:
+            return False
+        field = "connectorId" if live.version == schemas.V16 else "evseId"
+        payload: framing.Payload = {field: evse_id, "duration": COMPOSITE_S}
+        outcome = await live.link.call("GetCompositeSchedule", payload, Priority.READ)
+        return outcome.payload is not None or outcome.code not in ("Timeout", "Offline")
+
     async def call(
         self, station_id: StationId, action: str, payload: framing.Payload
     ) -> CallOutcome:
@@ -318,6 +352,18 @@ class StationServer:
             raise StationFault(f"{action[:64]} is not an action of {live.version}")
         schemas.check_sent(live.version, action, payload)
         return await live.link.call(action, payload, Priority.OPERATOR)
+
+
+def _plain_answer(outcome: CallOutcome, good: tuple[str, ...]) -> OrderAnswer:
+    """Read an answer that is a status and nothing else."""
+    if outcome.payload is None:
+        silent = {"Timeout": Answer.SILENT, "Offline": Answer.OFFLINE}
+        answer = silent.get(outcome.code, Answer.ERROR)
+        detail = f"{outcome.code} {outcome.description}".strip()[:120]
+        return OrderAnswer(answer=answer, detail=detail)
+    status = str(outcome.payload.get("status", ""))[:64]
+    is_good = status.lower() in good
+    return OrderAnswer(answer=Answer.ACCEPTED if is_good else Answer.REFUSED, detail=status)
 
 
 async def _is_alive(old: LiveLink) -> bool:

@@ -28,6 +28,11 @@ ON CONFLICT (station_id, evse_id) DO UPDATE SET body = excluded.body;
 INSERT INTO capabilities (station_id, body) VALUES (?, ?)
 ON CONFLICT (station_id) DO UPDATE SET body = excluded.body;
 
+-- name: save_ladder
+INSERT INTO ladders (vendor, model, firmware, at_ms, body) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (vendor, model, firmware) DO UPDATE SET
+    at_ms = excluded.at_ms, body = excluded.body;
+
 -- name: clear_vehicles
 DELETE FROM vehicles;
 
@@ -112,6 +117,10 @@ SELECT station_id, evse_id, body FROM limits;
 
 -- name: load_capabilities
 SELECT station_id, body FROM capabilities;
+
+-- name: load_ladders
+-- Newest first: a site that changed its stations keeps what it uses.
+SELECT body FROM ladders ORDER BY at_ms DESC LIMIT 300;
 
 -- name: load_vehicles
 SELECT vehicle_id, body, raw FROM vehicles;

@@ -178,6 +178,12 @@ def _capabilities(row: ports.CapabilitiesSaved, _: datetime) -> Iterator[Stateme
     yield "save_capabilities", (row.station_id, text(row.capabilities))
 
 
+def _ladder(row: ports.LadderSaved, now: datetime) -> Iterator[Statement]:
+    key = row.learned.key
+    names = (key.vendor, key.model, key.firmware)
+    yield "save_ladder", (*names, ms(now), text(row.learned))
+
+
 def _vehicles(row: ports.VehiclesSaved, _: datetime) -> Iterator[Statement]:
     yield "clear_vehicles", ()
     for vehicle, raw in row.vehicles:
@@ -219,6 +225,7 @@ WRITERS: dict[type, Writer] = {
     ports.TransactionIdTaken: _transaction_id,
     ports.LimitSaved: _limit,
     ports.CapabilitiesSaved: _capabilities,
+    ports.LadderSaved: _ladder,
     ports.VehiclesSaved: _vehicles,
     ports.SchedulesSaved: _schedules,
     ports.OutboxSent: _sent,

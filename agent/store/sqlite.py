@@ -33,6 +33,7 @@ from agent.domain.ids import (
     StationId,
     VehicleId,
 )
+from agent.domain.ladder import Learned
 from agent.domain.plan import Schedule
 from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
@@ -293,6 +294,10 @@ class SqliteStore:
                 for name, body in db.execute(queries["load_capabilities"]).fetchall()
             },
             limits=self._limits(),
+            ladders=tuple(
+                rows.decode(Learned, body)
+                for (body,) in db.execute(queries["load_ladders"]).fetchall()
+            ),
             vehicles={
                 VehicleId(name): rows.decode(Vehicle, body)
                 for name, body, _ in db.execute(queries["load_vehicles"]).fetchall()

@@ -120,6 +120,16 @@ class Orders:
             f"nobody should be woken: {station_id} {evse_id} {transaction_id} {id_token}"
         )
 
+    async def clear_limit(self, station_id: StationId, profile_id: int) -> OrderAnswer:
+        raise AssertionError(f"nothing should be cleared: {station_id} {profile_id}")
+
+    async def write_key(self, station_id: StationId, name: str, value: str) -> OrderAnswer:
+        raise AssertionError(f"no key should be written: {station_id} {name} {value}")
+
+    async def is_answering(self, station_id: StationId, evse_id: EvseId) -> bool:
+        assert (station_id, evse_id) == (CP, EvseId(1))
+        return False
+
     @property
     def limits(self) -> list[float]:
         """The first limit of each order, W."""
