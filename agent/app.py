@@ -25,6 +25,7 @@ from agent.control.intake import Intake
 from agent.control.outbox import IDLE_S, Drainer
 from agent.control.planner import Planner, PollEvery
 from agent.control.recovery import recover
+from agent.control.site import SiteWatch
 from agent.domain import events
 from agent.domain.capability import Capabilities
 from agent.domain.curve import Curve
@@ -133,6 +134,7 @@ class Daemon:
         self.planner: Planner | None = None
         self.drainer: Drainer | None = None
         self._http: CloudHttp | None = None
+        self._site_meter = wiring.site_meter(settings)
         if settings.chargeye is not None:
             self._build_chargeye()
         self.ocpp_port = 0
@@ -180,6 +182,14 @@ class Daemon:
             idle_s=IDLE_S * max(self._pace, 0.1),
         )
 
+    def _watch_site(self) -> SiteWatch | None:
+        """Count the site's other load from the start, where there is a meter."""
+        if self._site_meter is None or self.settings.site.meter is None:
+            return None
+        meter, rules = self._site_meter
+        poll_s = self.settings.site.meter.poll_s
+        return SiteWatch(self.depot, meter, self.clock, rules, poll_s)
+
     # --- life -------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -194,6 +204,9 @@ class Daemon:
                     tasks.create_task(self._watchdog(), name="watchdog"),
                     tasks.create_task(self._prune(), name="prune"),
                 ]
+                site = self._watch_site()
+                if site is not None:
+                    running.append(tasks.create_task(site.run(), name="site-meter"))
                 if self.planner is not None and self.drainer is not None:
                     running.append(tasks.create_task(self.planner.run(), name="planner"))
                     running.append(tasks.create_task(self.drainer.run(), name="outbox"))
@@ -231,6 +244,8 @@ class Daemon:
             bound.close()
         if self._http is not None:
             await self._http.close()
+        if self._site_meter is not None:
+            await self._site_meter[0].close()
         with suppress(OSError):
             self.socket_path.unlink(missing_ok=True)
 
@@ -434,6 +449,7 @@ class Daemon:
         state = views.status(self.depot, now, self.clouds, "")
         for name, text in (
             ("cap_w", "hard limit of the site, grid side, watts"),
+            ("unmanaged_w", "site load beside charging as it is counted, watts"),
             ("drawn_grid_w", "measured power of all outlets, grid side, watts"),
             ("stations_connected", "stations with a live link"),
             ("sessions_open", "vehicles plugged in"),

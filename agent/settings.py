@@ -53,6 +53,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SiteMeterSection(_Section):
+    """``[site.meter]``: a meter at the grid connection; leave it out to run without."""
+
+    file: str = ""
+    url: str = ""
+    path: str = ""
+    unit: Literal["W", "kW"] = "W"
+    poll_s: float = Field(default=5.0, ge=1, le=60)
+    stale_s: float = Field(default=60.0, ge=5, le=3600)
+    unmanaged_max_kw: float = Field(ge=0, le=100_000)
+    pv_max_kw: float = Field(default=0.0, ge=0, le=100_000)
+    includes_charging: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> SiteMeterSection:
+        if bool(self.file) == bool(self.url):
+            raise ValueError("give the meter a file or a url, exactly one of them")
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url must begin with http:// or https://")
+        if self.stale_s < 2 * self.poll_s:
+            raise ValueError("stale_s must be at least twice poll_s, or one miss is a loss")
+        return self
+
+
 class Site(_Section):
     """``[site]``: the depot."""
 
@@ -60,6 +84,13 @@ class Site(_Section):
     location_uid: str = ""
     cap_kw: float = Field(gt=0, le=100_000)
     efficiency: float = Field(default=0.94, gt=0.5, le=1.0)
+    meter: SiteMeterSection | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Site:
+        if self.meter is not None and self.meter.unmanaged_max_kw >= self.cap_kw:
+            raise ValueError("meter.unmanaged_max_kw leaves nothing of cap_kw for charging")
+        return self
 
 
 class PolicySection(_Section):

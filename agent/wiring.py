@@ -7,9 +7,11 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
+from agent.cloud.sitemeter import FileMeter, HttpMeter, SiteMeter
 from agent.control.depot import Circuit, LadderRule, Policy
 from agent.domain.capability import StationTraits
 from agent.domain.ids import StationId
+from agent.domain.site import SiteRules
 from agent.settings import Settings, Station
 from agent.stations.adapter import AdapterOptions
 from agent.stations.dialects import StationOptions
@@ -119,9 +121,14 @@ def policy(settings: Settings) -> Policy:
 
 
 def traits(settings: Settings) -> dict[StationId, StationTraits]:
-    """Stations as configured; defaults that together pass the cap are lowered."""
+    """Stations as configured; defaults that together pass the cap are lowered.
+
+    Stations on their own live beside the worst of the site's other load.
+    """
     wanted_kw = sum(item.fallback_kw * item.outlets for item in settings.stations)
-    room_kw = settings.site.cap_kw * settings.site.efficiency
+    meter = settings.site.meter
+    other_kw = meter.unmanaged_max_kw if meter is not None else 0.0
+    room_kw = (settings.site.cap_kw - other_kw) * settings.site.efficiency
     share = min(room_kw / wanted_kw, 1.0) if wanted_kw > 0 else 1.0
     return {StationId(item.id): _trait(item, share) for item in settings.stations}
 
@@ -135,6 +142,28 @@ def _trait(item: Station, share: float) -> StationTraits:
         outlets=item.outlets,
         quirks=frozenset(item.quirks),
     )
+
+
+def site_meter(settings: Settings) -> tuple[SiteMeter, SiteRules] | None:
+    """The meter at the grid connection and what holds for it, where there is one."""
+    section = settings.site.meter
+    if section is None:
+        return None
+    factor = 1000.0 if section.unit == "kW" else 1.0
+    meter: SiteMeter
+    if section.file:
+        meter = FileMeter(Path(section.file), path=section.path, factor=factor)
+    else:
+        meter = HttpMeter(section.url, path=section.path, factor=factor)
+    rules = SiteRules(
+        unmanaged_max_w=section.unmanaged_max_kw * 1000,
+        stale_s=section.stale_s,
+        includes_charging=section.includes_charging,
+        pv_max_w=section.pv_max_kw * 1000,
+        # Twice, because a station's clock and ours begin the interval at other times.
+        confirm_s=2.0 * settings.ocpp.meter_interval_s,
+    )
+    return meter, rules
 
 
 def circuits(settings: Settings) -> tuple[Circuit, ...]:
@@ -188,6 +217,8 @@ def needs_restart(old: Settings, new: Settings) -> str | None:
     for name in ("store", "web", "chargeye", "smartcar"):
         if getattr(old, name) != getattr(new, name):
             return f"[{name}] changed: restart the service to apply it"
+    if old.site.meter != new.site.meter:
+        return "[site.meter] changed: restart the service to apply it"
     if (old.ocpp.host, old.ocpp.port, old.ocpp.tls) != (
         new.ocpp.host,
         new.ocpp.port,

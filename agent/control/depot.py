@@ -27,6 +27,7 @@ from agent.domain.ladder import Learned
 from agent.domain.plan import AfterPlan, Schedule
 from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
+from agent.domain.site import SiteLoad
 from agent.domain.station import EVSES_MAX, StationState
 from agent.ports import Loaded
 
@@ -98,6 +99,7 @@ class Depot:
     capabilities: dict[StationId, Capabilities] = field(default_factory=dict)
     power: dict[Outlet, OutletPower] = field(default_factory=dict)
     views: dict[Outlet, OutletView] = field(default_factory=dict)
+    site_load: SiteLoad | None = None
     registry: dict[VehicleId, Vehicle] = field(default_factory=dict)
     registry_at: datetime | None = None
     schedules: dict[ScheduleId, Schedule] = field(default_factory=dict)
@@ -160,10 +162,15 @@ class Depot:
         is_dc = self.traits_of(station_id).is_dc
         return 1.0 / self.policy.efficiency if is_dc else 1.0
 
+    def room_w(self) -> float:
+        """What the site's connection leaves for charging, grid side."""
+        cap_w, load = self.policy.cap_w, self.site_load
+        return cap_w if load is None else max(cap_w - load.unmanaged_w, 0.0)
+
     def nodes(self) -> list[Node]:
         """The tree of limits: site, circuits, stations; grid side."""
         outlets = list(self.all_outlets())
-        found = [Node(name="site", cap_w=self.policy.cap_w, members=frozenset(outlets))]
+        found = [Node(name="site", cap_w=self.room_w(), members=frozenset(outlets))]
         for circuit in self.circuits:
             members = frozenset(item for item in outlets if item[0] in circuit.stations)
             found.append(Node(name=circuit.name, cap_w=circuit.cap_w, members=members))

@@ -96,6 +96,8 @@ def explain(
     is_running = running is not None
     reasons = _now(power, default_w, is_connected=state.is_connected, is_running=is_running)
     reasons += list(reversed(rules))
+    if depot.site_load is not None:
+        reasons.append(depot.site_load.words)
     return {
         "station_id": station_id,
         "evse_id": evse_id,

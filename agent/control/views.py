@@ -278,6 +278,7 @@ def candidates(rows: Sequence[Candidate]) -> list[Json]:
 def status(depot: Depot, now: datetime, clouds: Sequence[CloudHealth], name: str) -> Json:
     """The depot at a glance."""
     opened = depot.open_sessions()
+    load = depot.site_load
     drawn_w = sum(measured_w(item, now) or 0.0 for item in opened)
     grid_w = sum(
         (measured_w(item, now) or 0.0) * depot.grid_factor(item.station_id)
@@ -287,6 +288,10 @@ def status(depot: Depot, now: datetime, clouds: Sequence[CloudHealth], name: str
         "site": name,
         "time": iso(now),
         "cap_w": depot.policy.cap_w,
+        "unmanaged_w": None if load is None else round(load.unmanaged_w),
+        "site_meter": None
+        if load is None
+        else {"fresh": load.is_measured, "total_w": load.total_w, "because": load.words},
         "drawn_w": round(drawn_w),
         "drawn_grid_w": round(grid_w),
         "stations": len({**depot.traits, **depot.states}),

@@ -202,6 +202,18 @@ EVENTS: dict[str, LogEvent] = {
         "info", "charging plans were made on the gateway, for want of the cloud's"
     ),
     "local_plan_dropped": LogEvent("info", "the cloud's plans are back"),
+    "site_meter_lost": LogEvent(
+        "warning",
+        "the site meter gives no fresh, plausible value; `unmanaged_w` counts, the "
+        "configured safe assumption or more",
+        "see `reason`; check what writes the file or answers the address",
+    ),
+    "site_meter_back": LogEvent("info", "the site meter's own values count again"),
+    "meter_disagrees": LogEvent(
+        "warning",
+        "site meter and stations differ by over 10 % of charging for 5 minutes",
+        "see `reason`; compare a station's own display with what it reports",
+    ),
     # clouds
     "cloud_unreachable": LogEvent(
         "warning",
