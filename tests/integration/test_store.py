@@ -240,6 +240,19 @@ ALL_EVENTS: list[events.Event] = [
     events.TransactionEnded(
         transaction_id=TransactionId("7"), at=NOW, meter_stop_wh=5.0, readings=(READING,)
     ),
+    events.TransactionReported(
+        transaction_id=TransactionId("tx-1"),
+        step=events.TransactionStep.UPDATED,
+        at=NOW,
+        seq_no=3,
+        evse_id=EvseId(1),
+    ),
+    events.TransactionChecked(transaction_id=TransactionId("tx-1"), is_ongoing=None),
+    events.ChargingNeedsReported(
+        evse_id=EvseId(1), needs=events.EvNeeds(at=NOW, tuples_max=12)
+    ),
+    events.ExternalLimitChanged(evse_id=EvseId(0), source="EMS", limit_w=11_000.0),
+    events.LimitDoubted(evse_id=EvseId(1), reason="r"),
     events.VehicleMatched(
         session_id=SessionId("S1"),
         match=Match(outcome=MatchOutcome.AMBIGUOUS, mac=MAC, reason="two"),

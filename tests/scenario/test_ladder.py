@@ -56,6 +56,15 @@ async def charge(place: Yard, name: str = "CP-01", number: int = 1, **options: A
     await place.until(lambda: drawn_kw(place, name) > 0)
 
 
+def refused_at(logs: list[Any], name: str) -> list[Any]:
+    """What a station said to limits that it did not take."""
+    return [
+        item
+        for item in logs
+        if item["event"] == "limit_refused" and item["station_id"] == name
+    ]
+
+
 def is_followed(place: Yard, name: str = "CP-01") -> bool:
     return PLAN_KW * 0.9 < drawn_kw(place, name) <= PLAN_KW * 1.001
 
@@ -229,14 +238,14 @@ async def test_the_next_station_of_the_model_starts_at_the_learned_rung(
         with structlog.testing.capture_logs() as logs:
             await charge(place, "CP-02", 2, faults=faults)
             await place.until(lambda: is_followed(place, "CP-02"))
-        again = [item for item in logs if item["event"] == "limit_refused"]
+        again = refused_at(logs, "CP-02")
         learned = rung(place, "CP-02")
     with structlog.testing.capture_logs() as logs:
         async with yard(tmp_path, stations=rows, speed=SPEED, site=SITE) as place:
             await charge(place, "CP-03", 3, faults=faults)
             await place.until(lambda: is_followed(place, "CP-03"))
             after_restart = rung(place, "CP-03")
-    refused = [item for item in logs if item["event"] == "limit_refused"]
+    refused = refused_at(logs, "CP-03")
 
     assert learned == after_restart == "relative-stack-level"
     assert not again
