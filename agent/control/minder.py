@@ -156,6 +156,7 @@ class Minder:
             min_w=asked.window.min_w,
             max_w=asked.window.max_w,
             has_transaction=session.open_transaction is not None,
+            started_at=session.started_at,
             measured_w=meter.power_w,
             measured_at=meter.power_at,
             status=evse.status if evse is not None else ConnectorStatus.UNKNOWN,

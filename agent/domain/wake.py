@@ -23,6 +23,8 @@ DRAWS_W = 500.0
 STEP_S = 60.0
 """Between a due resume and the first rung, and between rungs: DC stations need up to a
 minute to follow, and a second start within a minute puts vehicles in fault (EV-03)."""
+BEGIN_S = 120.0
+"""A new session has this long to begin: ISO 15118, isolation test, first limit."""
 ALARM_S = 280.0
 """A resume that was not seen within 5 min is an alarm (B12, C15): two passes of the
 power loop before that, so that no late one passes it."""
@@ -105,6 +107,7 @@ class Sight:
     min_w: float
     max_w: float
     has_transaction: bool = True
+    started_at: datetime | None = None
     measured_w: float | None = None
     measured_at: datetime | None = None
     status: ConnectorStatus = ConnectorStatus.UNKNOWN
@@ -272,7 +275,8 @@ def watch(
 
 def _with_clock(state: WakeState, now: datetime) -> WakeState:
     """After the clock stepped back waits begin anew instead of lasting for hours."""
-    if state.due_at is not None and state.due_at > now:
+    latest = now + timedelta(seconds=BEGIN_S)
+    if state.due_at is not None and state.due_at > latest:
         return changed(state, due_at=now, last_at=None)
     if state.last_at is not None and state.last_at > now:
         return changed(state, last_at=now)
@@ -289,7 +293,11 @@ def _raised(state: WakeState, sight: Sight, now: datetime) -> Watched:
         return Watched(state=changed(state, phase=WakePhase.OPEN))
     if not is_pause_over and (sight.measured_w or 0.0) >= DRAWS_W:
         return Watched(state=changed(state, phase=WakePhase.OPEN, has_drawn=True))
-    due = changed(_calm(state, WakePhase.DUE), due_at=now, is_satisfied=False)
+    due_at = now
+    if not is_pause_over and sight.started_at is not None:
+        begun_at = sight.started_at + timedelta(seconds=BEGIN_S)
+        due_at = min(max(now, begun_at), now + timedelta(seconds=BEGIN_S))
+    due = changed(_calm(state, WakePhase.DUE), due_at=due_at, is_satisfied=False)
     return Watched(state=due)
 
 

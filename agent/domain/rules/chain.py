@@ -27,7 +27,7 @@ from agent.domain.events import (
 from agent.domain.ids import ConnectorId, EvseId
 from agent.domain.rules.cable import end_session
 from agent.domain.rules.metering import count, is_arrival_news, is_power_news
-from agent.domain.rules.naming import add_token
+from agent.domain.rules.naming import claim
 from agent.domain.rules.owed import report_start_soc
 from agent.domain.rules.settling import with_gaps
 from agent.domain.rules.transactions import ended, started
@@ -288,7 +288,7 @@ def _go_on(work: Work, event: TransactionReported) -> None:
         if is_power_news(before, session) or transaction.is_doubted:
             work.power()
     if event.id_token or event.evidence:
-        session = add_token(work, session, event.id_token, event.evidence)
+        session = claim(work, session, event.id_token, event.evidence)
     if event.step is TransactionStep.ENDED:
         _end(work, event)
         return

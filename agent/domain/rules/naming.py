@@ -19,9 +19,12 @@ from agent.domain.rules.owed import report_start_soc
 from agent.domain.rules.work import Work
 from agent.domain.session import Session, SessionPhase
 from agent.domain.station import PendingToken
+from agent.domain.values import changed
 
 TOKEN_WAIT = timedelta(seconds=120)
 """A token presented before the plug waits this long for its vehicle."""
+GUESSED = "Authorize"
+"""Source of evidence that the station did not tie to an outlet."""
 TOKENS_MAX = 8
 """Tokens waiting per station."""
 
@@ -39,11 +42,10 @@ def _session_for_token(work: Work, evse_id: EvseId | None) -> Session | None:
     """Find the outlet of a token: named, or the only one that waits (A1)."""
     if evse_id:
         return work.state.session_at(evse_id)
-    waiting = [
-        session
-        for session in work.state.open_sessions()
-        if session.open_transaction is None
-    ]
+    opened = work.state.open_sessions()
+    waiting = [item for item in opened if item.open_transaction is None]
+    # In 2.x a transaction may begin at the plug, before anybody is authorised.
+    waiting = waiting or [item for item in opened if not item.evidence]
     return waiting[0] if len(waiting) == 1 else None
 
 
@@ -102,6 +104,39 @@ def add_token(
     if merged != session.evidence:
         work.effects.append(MatchWanted(session_id=session.session_id))
     return changed
+
+
+def claim(
+    work: Work, session: Session, id_token: str, evidence: tuple[Evidence, ...]
+) -> Session:
+    """Add a token that the station tied to this outlet, and take back wrong guesses.
+
+    An Authorize does not say where; its token was given to the outlet that seemed to
+    wait, or kept for the next one. Now it is known where it belongs (A1).
+    """
+    values = {(item.kind, item.value) for item in evidence if item.kind.is_strong}
+    if id_token or values:
+        pending = tuple(
+            item
+            for item in work.state.pending
+            if item.id_token != id_token
+            and not any((e.kind, e.value) in values for e in item.evidence)
+        )
+        if pending != work.state.pending:
+            work.state = changed(work.state, pending=pending)
+    for other in work.state.open_sessions():
+        if other.session_id == session.session_id:
+            continue
+        kept = tuple(
+            item
+            for item in other.evidence
+            if item.source != GUESSED or (item.kind, item.value) not in values
+        )
+        if kept != other.evidence:
+            text = "" if other.id_token == id_token else other.id_token
+            work.save(replace(other, evidence=kept, id_token=text))
+            work.effects.append(MatchWanted(session_id=other.session_id))
+    return add_token(work, session, id_token, evidence)
 
 
 def vehicle_matched(work: Work, event: events.VehicleMatched) -> None:

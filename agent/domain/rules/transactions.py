@@ -16,7 +16,7 @@ from agent.domain.ids import (
 )
 from agent.domain.rules.cable import end_session, open_session
 from agent.domain.rules.metering import count
-from agent.domain.rules.naming import add_token
+from agent.domain.rules.naming import claim
 from agent.domain.rules.settling import close_transaction, is_nameless
 from agent.domain.rules.work import Work, evse_of
 from agent.domain.session import Session, SessionPhase, Transaction
@@ -62,7 +62,7 @@ def started(work: Work, event: events.TransactionStarted) -> TransactionId:
     if gap is not None:
         session = session.with_anomaly(gap)
     work.save(session)
-    session = add_token(work, session, event.id_token, event.evidence)
+    session = claim(work, session, event.id_token, event.evidence)
     work.tell(
         "session_started" if is_first else "transaction_started",
         session,

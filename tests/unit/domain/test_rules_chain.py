@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
 
@@ -76,6 +77,12 @@ def status(drive: Drive, evse: int, found: ConnectorStatus) -> None:
             evse_id=EvseId(evse), connector_id=ConnectorId(1), status=found, at=drive.now
         )
     )
+
+
+def evidence_at(drive: Drive, evse: int):
+    session = drive.state.session_at(EvseId(evse))
+    assert session is not None
+    return session.evidence
 
 
 def only_session(drive: Drive):
@@ -284,3 +291,37 @@ def test_sequence_numbers_are_kept_as_ranges():
         seen = add_seq(seen, number)
     assert seen == ((5, 6), (8, 9), (12, 12))
     assert missing_seqs(seen) == [(7, 7), (10, 11)]
+
+
+def test_a_token_without_an_outlet_is_taken_back_when_it_is_known_where_it_belongs():
+    """Two vehicles at one station: the Authorize of one is not the other's (A1)."""
+    guess = replace(evidence_of(MAC_A), source="Authorize")
+    drive = a_drive()
+    drive.send(step(STARTED, 0, 0, evse_id=EvseId(1), transaction_id="tx-1"))
+    drive.send(events.IdTokenPresented(id_token="A", evidence=(guess,)))
+    assert evidence_at(drive, 1) == (guess,)
+    status(drive, 2, ConnectorStatus.OCCUPIED)
+    drive.send(
+        step(
+            STARTED,
+            0,
+            5,
+            evse_id=EvseId(2),
+            transaction_id="tx-2",
+            id_token="A",
+            evidence=(NAMED,),
+        )
+    )
+    assert evidence_at(drive, 1) == ()
+    assert evidence_at(drive, 2) == (NAMED,)
+
+
+def test_a_kept_token_is_not_given_to_the_next_vehicle_once_it_was_claimed():
+    guess = replace(evidence_of(MAC_A), source="Authorize")
+    drive = a_drive()
+    for evse in (1, 2):
+        status(drive, evse, ConnectorStatus.OCCUPIED)
+    drive.send(events.IdTokenPresented(id_token="A", evidence=(guess,)))
+    drive.send(step(STARTED, 0, 0, evse_id=EvseId(1), id_token="A", evidence=(NAMED,)))
+    assert drive.state.pending == ()
+    assert evidence_at(drive, 2) == ()
