@@ -57,6 +57,7 @@ from agent.domain.reconcile import OrderState, OutletPower, Sent
 from agent.domain.rules import advance
 from agent.domain.session import Session, SessionPhase, Transaction
 from agent.domain.station import EvseState, PendingToken, StationState
+from agent.store import sqlite
 from agent.store.sqlite import GROUP_MAX, SqliteStore
 
 NOW = datetime(2026, 1, 15, 18, 0, 0, 123_000, tzinfo=UTC)
@@ -570,6 +571,95 @@ async def test_stopping_finishes_what_waits(path: Path) -> None:
         await store.stop()
 
     assert load(path).last_seq == 200
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_units_beyond_the_bound_wait_their_turn_and_are_all_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool
+) -> None:
+    """Memory stays bounded; one that stops waiting holds nobody up."""
+    monkeypatch.setattr(sqlite, "WAITING_MAX", 8)
+    store = SqliteStore(path)
+    held: list[int] = []
+    submit = store._submit
+
+    def watched(*unit: Any) -> asyncio.Future[Any]:
+        future = submit(*unit)
+        held.append(store._held)
+        return future
+
+    monkeypatch.setattr(store, "_submit", watched)
+    store.start()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        waiting = [
+            tasks.create_task(store.commit([a_row(seq)], NOW)) for seq in range(1, 101)
+        ]
+        await asyncio.sleep(0)
+        if is_cancelled:
+            for task in waiting[50:60]:
+                task.cancel()
+    assert await store.ask(lambda _: "answered") == "answered"
+    seqs = [row.seq for row in await store.journal()]
+    await store.stop()
+
+    gone = set(range(51, 61)) if is_cancelled else set()
+    assert seqs == [seq for seq in range(1, 101) if seq not in gone]
+    assert max(held) == 8
+
+
+async def test_what_waits_for_room_is_refused_when_the_store_stops(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was never handed over, so the station is not answered and repeats it."""
+    monkeypatch.setattr(sqlite, "WAITING_MAX", 8)
+    store = SqliteStore(path)
+    store.start()
+    outcomes: list[str] = []
+
+    async def commit(seq: int) -> None:
+        try:
+            await store.commit([a_row(seq)], NOW)
+            outcomes.append("stored")
+        except StoreFault:
+            outcomes.append("refused")
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        for seq in range(1, 21):
+            tasks.create_task(commit(seq))
+        await asyncio.sleep(0)
+        await store.stop()
+
+    assert sorted(outcomes) == ["refused"] * 12 + ["stored"] * 8
+    assert load(path).last_seq == 8
+
+
+async def test_the_writer_does_not_interrupt_the_loop(path: Path) -> None:
+    """Its wake-up after a sync takes no processor from a loop that works."""
+    own = os.sched_getscheduler(0)
+    store = SqliteStore(path)
+    store.start()
+    await store.commit([a_row(1)], NOW)
+    assert store._thread is not None
+    assert store._thread.native_id is not None
+    policy = os.sched_getscheduler(store._thread.native_id)
+    await store.stop()
+
+    assert policy == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == own
+
+
+async def test_a_sandbox_that_forbids_scheduling_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The systemd unit filters such calls."""
+
+    def forbidden(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", forbidden)
+    await write(path, [a_row(1)])
+
+    assert load(path).last_seq == 1
 
 
 # --- opening ----------------------------------------------------------------------------
