@@ -400,7 +400,7 @@ def doubted(power: OutletPower) -> OutletPower:
     return replace(power, needs_confirmation=True, failures=0, last_order_at=None)
 
 
-def checked(
+def checked(  # noqa: C901 - the usual sample first
     power: OutletPower,
     *,
     measured_w: float,
@@ -416,6 +416,11 @@ def checked(
     own = power.confirmed
     if own is None or own.transaction_id != transaction_id or power.changed_at is None:
         return power
+    is_settled = power.verified is True and not power.strikes and power.unproved is None
+    if is_settled:
+        limit_w = value_at(own.allows, measured_at.timestamp())
+        if measured_w <= limit_w * OVER_FACTOR + OVER_MARGIN_W:
+            return power  # the usual sample; nothing to learn
     since_s = (measured_at - power.changed_at).total_seconds()
     if power.unproved is not None and since_s > 0:
         limit_w = value_at(own.allows, measured_at.timestamp())

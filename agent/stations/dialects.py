@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -150,9 +150,9 @@ class Dialect16:
             on_boot=self._booted,
         )
 
-    async def handle(self, call: framing.Call, text: str | bytes) -> Reply:
+    def handle(self, call: framing.Call, text: str | bytes) -> Coroutine[Any, Any, Reply]:
         """Answer one CALL of the station."""
-        return await self._adapter.handle(call, text)
+        return self._adapter.handle(call, text)  # no coroutine around a coroutine
 
     def attach(self, link: Link) -> None:
         """Bind to the link that carries the calls."""
@@ -244,9 +244,9 @@ class Dialect2:
             ),
         )
 
-    async def handle(self, call: framing.Call, text: str | bytes) -> Reply:
+    def handle(self, call: framing.Call, text: str | bytes) -> Coroutine[Any, Any, Reply]:
         """Answer one CALL of the station."""
-        return await self._adapter.handle(call, text)
+        return self._adapter.handle(call, text)  # no coroutine around a coroutine
 
     def attach(self, link: Link) -> None:
         """Bind to the link that carries the calls."""

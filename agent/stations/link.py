@@ -179,13 +179,14 @@ class Link:
     # --- reading ----------------------------------------------------------------
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
+        now_s = asyncio.get_running_loop().time
+        receive = self._wire.recv
         while True:
             try:
-                text = await self._wire.recv()
+                text = await receive()
             except WireClosed:
                 return
-            self.last_seen_s = loop.time()
+            self.last_seen_s = now_s()
             self.frames_in += 1
             frame = framing.parse(text)
             if type(frame) is framing.Call:
@@ -216,7 +217,11 @@ class Link:
                 answer = framing.error_frame(call.message_id, code, reply.description)
             if call.action != CLOCK_ACTION:
                 self._machine.remember(call.message_id, text, answer)
-        return await self._send(answer)
+        try:
+            await self._wire.send(answer)
+        except WireClosed:
+            return False
+        return True
 
     async def _refuse(self, frame: framing.BadFrame) -> None:
         await self._on_bad_frame(frame)

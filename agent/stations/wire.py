@@ -32,8 +32,10 @@ SHORT_FRAME_MAX = 125
 MASKED = 0x80
 MASKED_LONG = MASKED | 126
 """Second byte of a masked frame, with the size in it or in the two bytes behind it."""
+SHORT_HEADS = tuple(bytes((TEXT_FRAME, size)) for size in range(SHORT_FRAME_MAX + 1))
+"""Heads of short frames of ours, by size; a server does not mask."""
 SHORT_HEAD, LONG_HEAD = 6, 8
-"""Bytes of such heads; the last four are the mask."""
+"""Bytes of a station's heads; the last four are the mask."""
 FRAME_MAX = 0xFFFF
 _DATA = (Opcode.TEXT, Opcode.CONT, Opcode.BINARY)
 _BETWEEN_FRAMES = StreamReader.at_eof.__code__
@@ -162,7 +164,7 @@ class SocketWire:
             raise WireClosed
         body = text.encode()
         if len(body) <= SHORT_FRAME_MAX:
-            socket.transport.write(bytes((TEXT_FRAME, len(body))) + body)
+            socket.transport.write(SHORT_HEADS[len(body)] + body)
         else:
             socket.protocol.send_text(body)
             socket.send_data()
