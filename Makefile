@@ -13,7 +13,8 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check agent tests bench
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest -n 2 -m "not many" --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest -n 2 -m many $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python bench/meter_values.py $(ARGS)

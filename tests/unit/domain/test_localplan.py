@@ -709,6 +709,7 @@ class Optimum:
         return hstack([matrix, csr_array((matrix.shape[0], len(self.fleet)))])
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("seed", "load"), [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)])
 def test_a_night_of_a_hundred_is_near_the_optimum(seed, load, record_property):
     """At double load the cap binds for hours; what nobody could serve stays out."""
@@ -728,31 +729,3 @@ def test_a_night_of_a_hundred_is_near_the_optimum(seed, load, record_property):
     assert 0.97 <= share <= 1.001
     assert missed <= least_missed + 2
     assert night.peak_w <= nodes[0].cap_w + 1
-
-
-def test_a_hundred_vehicles_for_twelve_hours_are_planned_in_half_a_second():
-    """CPU time, the best of three: others share the machine."""
-    dice = random.Random(7)
-    needs = [
-        Need(
-            outlet=outlet_of(number),
-            departs_at=after(dice.uniform(8, 12) * HOUR),
-            energy_wh=(kwh := dice.uniform(100, 350)) * 1000,
-            max_w=dice.choice([75_000.0, 150_000.0]),
-            min_w=2000.0,
-            can_pause=dice.random() < 0.8,
-            grid_factor=GRID_FACTOR,
-            taper=Taper(soc_percent=30, capacity_wh=kwh * 1000 / 0.6),
-        )
-        for number in range(2 * STATIONS)
-    ]
-    took = []
-    plans: dict[Outlet, LocalPlan] = {}
-    for _ in range(3):
-        started = time.process_time()
-        plans = make_plans(needs, {}, a_depot(), now=NOW)
-        took.append(time.process_time() - started)
-
-    assert len(plans) == 2 * STATIONS
-    print(f"100 vehicles, 12 h: {min(took):.3f} s")  # noqa: T201
-    assert min(took) < 0.5

@@ -15,6 +15,7 @@ from agent.domain import power, reconcile
 from agent.domain.curve import constant
 from tests.support.power_world import World
 
+pytestmark = pytest.mark.many
 CHUNK = 500
 """Scenarios per test; 20 chunks make 10,000."""
 
