@@ -100,8 +100,10 @@ SELECT body FROM (
 ) ORDER BY plugged_at_ms;
 
 -- name: journal_tail
-SELECT seq, at_ms, station_id, new_session_id, kind, body
-FROM journal WHERE seq > ? ORDER BY seq;
+-- Rows that no saved state holds yet, of all stations.
+SELECT j.seq, j.at_ms, j.station_id, j.new_session_id, j.kind, j.body
+FROM journal AS j JOIN stations AS s ON s.station_id = j.station_id AND s.seq < j.seq
+WHERE j.seq > ? ORDER BY j.seq;
 
 -- name: whole_journal
 SELECT seq, at_ms, station_id, new_session_id, kind, body
@@ -145,7 +147,10 @@ FROM candidates ORDER BY last_at_ms DESC LIMIT 1000;
 SELECT raw FROM schedules WHERE schedule_id = ?;
 
 -- name: prune_journal
-DELETE FROM journal WHERE at_ms < ?;
+-- What no saved state holds yet stays: a restart replays it, however old it is.
+DELETE FROM journal WHERE at_ms < ? AND NOT EXISTS (
+    SELECT 1 FROM stations AS s
+    WHERE s.station_id = journal.station_id AND s.seq < journal.seq);
 
 -- name: prune_outbox
 DELETE FROM outbox WHERE sent_at_ms < ?;

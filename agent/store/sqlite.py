@@ -324,8 +324,7 @@ class SqliteStore:
         if not seqs:
             return ()
         found = self._db.execute(self._queries["journal_tail"], (min(seqs.values()),))
-        tail = (rows.journal_row(row) for row in found if row[0] > seqs.get(row[2], 0))
-        return tuple(row for row in tail if row.station_id in seqs)
+        return tuple(rows.journal_row(row) for row in found if row[2] in seqs)
 
     def _limits(self) -> dict[Outlet, OutletPower]:
         found = self._db.execute(self._queries["load_limits"]).fetchall()

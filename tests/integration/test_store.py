@@ -883,6 +883,23 @@ async def test_pruning_lets_go_of_the_old_and_never_of_the_owed(store: SqliteSto
     assert await store.ask(counts) == [1, 1, 1, 0]
 
 
+async def test_pruning_keeps_what_a_restart_still_has_to_replay(path: Path) -> None:
+    """Rare readings of a long session may be old before the session is saved again."""
+    old = NOW - timedelta(days=40)
+    saved = [ports.StationSaved(state=STATE, seq=2)]
+    later = [replace(a_row(seq), at=old) for seq in (1, 2, 3, 4)]
+    unknown = replace(a_row(5, station=StationId("CP-GONE")), at=old)
+    store = SqliteStore(path)
+    store.start()
+    await store.commit([*later, unknown, *saved], old)
+    await store.prune(NOW)
+    left = [row.seq for row in await store.journal()]
+    await store.stop()
+
+    assert left == [3, 4]
+    assert [row.seq for row in load(path).tail] == [3, 4]
+
+
 # --- backup -------------------------------------------------------------------------------
 
 
