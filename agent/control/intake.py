@@ -31,7 +31,7 @@ from agent.domain.identity import Match, MatchOutcome, match_vehicle
 from agent.domain.ids import EvseId, SessionId, StationId, TransactionId
 from agent.domain.profile import InstalledProfile, Purpose
 from agent.domain.reconcile import checked, doubted
-from agent.domain.rules import advance, reported_quietly
+from agent.domain.rules import advance, meter_sampled, reported_quietly
 from agent.domain.session import Session, SessionPhase
 from agent.domain.station import StationState
 from agent.ports import (
@@ -124,7 +124,7 @@ class Intake:
 
     async def handle(self, station_id: StationId, event: events.Event) -> EventAnswer:
         """Decide, commit, act; returns when it is on disk. Raises StoreFault."""
-        inbox = self._inbox(station_id)
+        inbox = self._inboxes.get(station_id) or self._inbox(station_id)
         await inbox.lock.acquire()  # quicker than ``async with``
         try:
             before = self._depot.state(station_id)
@@ -504,7 +504,7 @@ class Intake:
 def _quiet(before: StationState, event: events.Event, now: datetime) -> Decision | None:
     """Decide what only brings readings, in 1.6 or 2.x; None for anything else."""
     if type(event) is events.MeterSampled:
-        return advance(before, event, now=now, new_session_id=NO_SESSION)
+        return meter_sampled(before, event, now)
     if type(event) is events.TransactionReported:
         return reported_quietly(before, event)
     return None

@@ -44,7 +44,7 @@ class Breach:
 
 def breach(version: str, name: str, payload: dict[str, Any]) -> Breach | None:
     """The first breach of a request's schema, or None. ``name`` as ``MeterValues``."""
-    validator = _validator(version, name)
+    validator = _cache.get((version, name)) or _validator(version, name)
     if validator.is_valid(payload):
         return None
     for error in validator.iter_errors(payload):

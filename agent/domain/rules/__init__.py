@@ -41,7 +41,7 @@ from agent.domain.rules.transactions import ended, started
 from agent.domain.rules.work import Work
 from agent.domain.station import StationState
 
-__all__ = ["RESUMED", "STEPS", "advance", "reported_quietly"]
+__all__ = ["RESUMED", "STEPS", "advance", "meter_sampled", "reported_quietly"]
 
 
 def advance(

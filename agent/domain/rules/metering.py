@@ -59,17 +59,18 @@ def meter_sampled(
 def _metered(state: StationState, event: events.MeterSampled) -> Session | None:
     """Find the session that readings belong to: by transaction, else by outlet."""
     transaction_id, evse_id = event.transaction_id, event.evse_id
-    if transaction_id is not None and not is_nameless(transaction_id):
-        here = state.session_at(evse_id) if evse_id is not None else None
+    here = state.session_at(evse_id) if evse_id is not None else None
+    if transaction_id is not None:
         if here is not None and here.find(transaction_id) is not None:
             return here
-        found = state.find_transaction(transaction_id)
+        named = not is_nameless(transaction_id)
+        found = state.find_transaction(transaction_id) if named else None
         if found is not None:
             return found[0]
     if evse_id is None or evse_id == 0:
         opened = state.open_sessions()
         return opened[0] if len(opened) == 1 else None
-    return state.session_at(evse_id)
+    return here
 
 
 def count(state: StationState, session: Session, reading: meter.MeterReading) -> Session:
