@@ -160,8 +160,10 @@ _WORDS: tuple[tuple[_Cause, re.Pattern[str]], ...] = tuple(
         (_Cause.DUPLICATE, r"duplicate"),
         (
             _Cause.NO_TRANSACTION,
-            r"txnotfound|transaction ?(id|not)|(no|unknown|invalid) transaction"
-            r"|invalid ?message ?seq",  # it waits for the vehicle's needs (K15.FR.17)
+            (
+                r"txnotfound|transaction ?(id|not)|(no|unknown|invalid) transaction"
+                r"|invalid ?message ?seq"
+            ),  # it waits for the vehicle's needs (K15.FR.17)
         ),
         (_Cause.UNIT, r"rate ?unit"),
         (_Cause.PERIODS, r"too ?many|max ?periods|occu?rrence|number of periods"),
