@@ -40,6 +40,8 @@ READY_WITHIN_S = 90.0
 QUIET_S = 1.0
 STOP_WITHIN_S = 40.0
 TICKS = os.sysconf("SC_CLK_TCK")
+DISTURBED_CPUS = 0.1
+"""Above, a run tells more about its neighbours than about the servers."""
 
 CONFIG = """
 [site]
@@ -79,13 +81,14 @@ class Contest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """What one phase measured."""
+    """What one phase measured; ``others`` are CPUs that the rest of the machine took."""
 
     round_trips: int
     cpu_s: float
     wall_s: float
     p50_ms: float
     p99_ms: float
+    others: float
 
     @property
     def cpu_us(self) -> float:
@@ -195,8 +198,10 @@ async def measure(server: Server, action: str, seconds: float) -> Phase:
     await asyncio.sleep(WARM_UP_S)
     tally.latencies_s = []
     began, cpu, count = time.perf_counter(), _cpu_s(server.process.pid), tally.answered
+    load_s, busy_s = time.process_time(), _busy_s()
     await asyncio.sleep(seconds)
     cpu, count = _cpu_s(server.process.pid) - cpu, tally.answered - count
+    load_s, busy_s = time.process_time() - load_s, _busy_s() - busy_s
     wall_s = time.perf_counter() - began
     latencies = sorted(tally.latencies_s)
     server.fleet.pump(None)
@@ -209,6 +214,7 @@ async def measure(server: Server, action: str, seconds: float) -> Phase:
         wall_s=wall_s,
         p50_ms=latencies[len(latencies) // 2] * 1000,
         p99_ms=latencies[len(latencies) * 99 // 100] * 1000,
+        others=max((busy_s - load_s - cpu) / wall_s, 0.0),
     )
 
 
@@ -216,6 +222,13 @@ def _cpu_s(pid: int) -> float:
     """User and system time of all threads of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _busy_s() -> float:
+    """CPU time of the whole machine; what a host above it took counts as well."""
+    first = Path("/proc/stat").read_text().split("\n", 1)[0]
+    user, nice, system, _, _, irq, softirq, steal = map(int, first.split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / TICKS
 
 
 async def run_phases(
@@ -239,7 +252,8 @@ async def run_phases(
                 found[action][name].append(phase)
                 say(
                     f"round {number + 1}: {action} {name}: {phase.cpu_us:.1f} us CPU, "
-                    f"{phase.round_trips / phase.wall_s:.0f}/s"
+                    f"{phase.round_trips / phase.wall_s:.0f}/s, "
+                    f"others {phase.others:.2f} CPUs"
                 )
     for server in servers.values():
         server.fleet.close()
@@ -283,6 +297,7 @@ def summarise(found: dict[str, dict[str, list[Phase]]]) -> Summary:
                 "p50_ms": statistics.median(phase.p50_ms for phase in phases),
                 "p99_ms": statistics.median(phase.p99_ms for phase in phases),
                 "round_trips_per_s": statistics.median(rates),
+                "others_cpus": statistics.median(phase.others for phase in phases),
             }
         if len(rows) > 1:
             ours, usual = rows[OURS], rows[USUAL]
@@ -305,6 +320,19 @@ def print_table(summary: Summary) -> None:
                 f"{action + ' ' + name:30}{row['round_trips_per_cpu_s']:12.0f}"
                 f"{row['cpu_us_per_round_trip']:10.1f}{row['p50_ms']:9.1f}{row['p99_ms']:9.1f}"
             )
+
+
+def warn_if_disturbed(summary: Summary) -> None:
+    """Say when the figures are worth little: caches and cores were shared."""
+    shares = [
+        row["others_cpus"]
+        for rows in summary.values()
+        for name, row in rows.items()
+        if name != "ratio"
+    ]
+    most = max(shares, default=0.0)
+    if most > DISTURBED_CPUS:
+        say(f"disturbed: others took up to {most:.2f} CPUs; repeat when it is quiet")
 
 
 def say(text: str, stream: TextIO = sys.stderr) -> None:
@@ -364,6 +392,7 @@ def main(contest: Contest) -> int:
         except (BenchError, TimeoutError) as error:
             say(f"failed: {type(error).__name__} {error}")
             return 1
+    warn_if_disturbed(summary)
     if options.json:
         print(json.dumps(summary, indent=2))
     else:
