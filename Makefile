@@ -13,8 +13,8 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check agent tests bench
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 -m "not many" --cov --cov-report=term:skip-covered $(ARGS)
-	$(BIN)/pytest -n 2 -m many $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not many" --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m many $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python bench/meter_values.py $(ARGS)
