@@ -317,7 +317,8 @@ def _cloud(
     vehicles = [
         vehicle_json(
             item.vehicle_id,
-            {"name": item.name},
+            # Nobody is heated here: power held open would be drawn beyond the plan.
+            {"name": item.name, "minPreconditioningPowerkW": 0},
             macs=[item.mac],
             battery_kwh=item.capacity_wh / 1000,
             power_kw=(item.min_w / 1000, item.max_w / 1000),

@@ -310,6 +310,8 @@ class Intake:
             outlet = (station_id, evse_id)
             power = self._depot.power_of(outlet)
             again = doubted(power)
+            if isinstance(event, events.ChargingNeedsReported):
+                again = replace(again, quiet_until=None)  # the wait was for this (K15)
             if isinstance(event, events.LimitDoubted):  # a vehicle may insist: no hurry
                 again = replace(
                     again, failures=power.failures, last_order_at=power.last_order_at

@@ -24,6 +24,9 @@ UPDATE_DYNAMIC_SCHEDULE = "UpdateDynamicSchedule"
 
 DUPLICATE = "DuplicateProfile"
 RATE_LIMITED = "RateLimitExceeded"
+TOO_EARLY = "invalidmessageseq"
+NEEDS_WAIT_S = 60.0
+"""A station that waits for its vehicle's needs; their message ends the wait (K15)."""
 WAIT_DEFAULT_S = 60.0
 """Wait after RateLimitExceeded without a number (21E K01.FR.56)."""
 WAIT_MAX_S = 900.0
@@ -119,8 +122,15 @@ def read_answer(outcome: CallOutcome) -> OrderAnswer:
         answer=Answer.REFUSED,
         detail=detail,
         reason=reason,
-        wait_s=wait_of(more) if reason.lower() == RATE_LIMITED.lower() else None,
+        wait_s=_wait_s(reason.lower(), more),
     )
+
+
+def _wait_s(reason: str, more: str) -> float | None:
+    """How long the station wants no other order, seconds; None when it did not say."""
+    if reason == RATE_LIMITED.lower():
+        return wait_of(more)
+    return NEEDS_WAIT_S if reason.startswith(TOO_EARLY) else None
 
 
 def reason_of(payload: Payload) -> tuple[str, str]:
