@@ -14,16 +14,12 @@ from pathlib import Path
 import structlog
 
 from agent import wiring
-from agent.cloud.chargeye import ChargEye
-from agent.cloud.http import CloudHttp
 from agent.control import views
 from agent.control.depot import Depot
 from agent.control.executor import COALESCE_S, Executor
 from agent.control.explain import explain
-from agent.control.health import CloudHealth
 from agent.control.intake import Intake
-from agent.control.outbox import IDLE_S, Drainer
-from agent.control.planner import Planner, PollEvery
+from agent.control.operations import Operations
 from agent.control.recovery import recover
 from agent.control.site import SiteWatch
 from agent.domain import events
@@ -36,6 +32,8 @@ from agent.host import logs
 from agent.host.clock import RandomIds, SystemClock
 from agent.host.metrics import Sample, text_of
 from agent.host.systemd import Notifier
+from agent.parts import billing, cars, chargeye, local, operating
+from agent.parts.base import Ground
 from agent.ports import Clock
 from agent.settings import Settings
 from agent.settings import load as load_settings
@@ -62,6 +60,9 @@ GC_THRESHOLDS = (50_000, 20, 50)
 """Messages make tens of thousands of short-lived objects a second, none in cycles."""
 SOCKET_PATH_MAX = 100
 """The kernel takes 107 bytes."""
+
+PARTS = (chargeye.build, local.build, cars.build, billing.build, operating.build)
+"""In this order: what comes first may be found by what comes later."""
 
 
 class Daemon:
@@ -130,13 +131,23 @@ class Daemon:
             note=self._note,
             min_pass_s=COALESCE_S,
         )
-        self.clouds: list[CloudHealth] = []
-        self.planner: Planner | None = None
-        self.drainer: Drainer | None = None
-        self._http: CloudHttp | None = None
+        self.operations = Operations()
+        ground = Ground(
+            settings=settings,
+            depot=self.depot,
+            store=self.store,
+            intake=self.intake,
+            executor=self.executor,
+            server=self.server,
+            clock=self.clock,
+            ids=self._ids,
+            pace=pace,
+            operations=self.operations,
+        )
+        self.clouds = ground.clouds
+        self._destinations = ground.destinations
+        self.parts = [part for build in PARTS if (part := build(ground)) is not None]
         self._site_meter = wiring.site_meter(settings)
-        if settings.chargeye is not None:
-            self._build_chargeye()
         self.ocpp_port = 0
         self.tls_port = 0
         self.web_port = 0
@@ -145,42 +156,6 @@ class Daemon:
         self.stop_wanted = asyncio.Event()
         self._bound: list[socket.socket] = []
         self._lag_s = 0.0
-
-    def _build_chargeye(self) -> None:
-        section = self.settings.chargeye
-        assert section is not None  # noqa: S101 - the caller looked
-        health = CloudHealth("chargeye", self.clock)
-        self.clouds.append(health)
-        self._http = CloudHttp("chargeye", section.base_url)
-        fleet = ChargEye(
-            self._http,
-            section.refresh_token.get_secret_value(),
-            location_uid=self.settings.site.location_uid,
-            clock=self.clock,
-            paths=section.paths,
-        )
-        self.planner = Planner(
-            self.depot,
-            self.store,
-            fleet,
-            self.intake,
-            self.clock,
-            self._ids,
-            health,
-            PollEvery(
-                vehicles_s=section.vehicles_poll_s, schedules_s=section.schedules_poll_s
-            ),
-        )
-        self.drainer = Drainer(
-            "chargeye",
-            self.store,
-            fleet,
-            self.clock,
-            self._ids,
-            health,
-            texts=lambda: self.depot.schedule_texts,
-            idle_s=IDLE_S * max(self._pace, 0.1),
-        )
 
     def _watch_site(self) -> SiteWatch | None:
         """Count the site's other load from the start, where there is a meter."""
@@ -207,9 +182,10 @@ class Daemon:
                 site = self._watch_site()
                 if site is not None:
                     running.append(tasks.create_task(site.run(), name="site-meter"))
-                if self.planner is not None and self.drainer is not None:
-                    running.append(tasks.create_task(self.planner.run(), name="planner"))
-                    running.append(tasks.create_task(self.drainer.run(), name="outbox"))
+                for part in self.parts:
+                    running += [
+                        tasks.create_task(body(), name=name) for name, body in part.tasks()
+                    ]
                 for web in webs:
                     tasks.create_task(web.run(), name="web")
                 await self._listen()
@@ -242,8 +218,8 @@ class Daemon:
         await self.store.stop()
         for bound in self._bound:
             bound.close()
-        if self._http is not None:
-            await self._http.close()
+        for part in self.parts:
+            await part.close()
         if self._site_meter is not None:
             await self._site_meter[0].close()
         with suppress(OSError):
@@ -332,6 +308,8 @@ class Daemon:
         self.depot.circuits = wiring.circuits(new)
         self.depot.ladder_rules = wiring.ladder_rules(new)
         self.server.doors = wiring.doors(new)
+        for part in self.parts:
+            part.reload(new)
         logs.set_up(level=new.log.level, style=new.log.format)
         self.depot.changed.set()
         log.info("config_reloaded", changed=changed)
@@ -412,8 +390,8 @@ class Daemon:
 
     async def outbox(self) -> list[Json]:
         """Owed messages."""
-        names = [cloud.name for cloud in self.clouds]
-        return views.outbox(await self.store.outbox_rows(), names, self.clock.now())
+        rows = await self.store.outbox_rows()
+        return views.outbox(rows, self._destinations, self.clock.now())
 
     async def candidates(self) -> list[Json]:
         """Addresses for enrolment."""
@@ -466,6 +444,8 @@ class Daemon:
             yield Sample(
                 name="cloud_reachable", help="1 if it answers", value=reach, labels=label
             )
+        for part in self.parts:
+            yield from part.samples()
         for kind, count in self.intake.counts.items():
             label = (("event", kind),)
             yield Sample(
@@ -510,6 +490,11 @@ class Daemon:
         if outcome.code == "Offline":
             return _error("Offline", outcome.description, 404)
         return _error(outcome.code, outcome.description, 200)
+
+    async def operate(self, name: str, arguments: Json) -> Answer:
+        """Run an operation of a part."""
+        status, body = await self.operations.run(name, arguments)
+        return Answer(status=status, body=body)
 
     async def backup(self, path: str) -> str | None:
         """Write a copy of the database."""

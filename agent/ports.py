@@ -141,6 +141,19 @@ class LadderSaved:
     learned: Learned
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactSaved:
+    """A small fact of one scope, as JSON; a body of None takes it away.
+
+    Scopes in use stand beside their users; a body has no secret in clear unless its
+    scope says so and the database is the only place for it.
+    """
+
+    scope: str
+    name: str
+    body: Mapping[str, object] | None
+
+
 Record = (
     DecisionRecord
     | JournalRow
@@ -153,6 +166,7 @@ Record = (
     | OutboxFailed
     | CapabilitiesSaved
     | LadderSaved
+    | FactSaved
 )
 
 
@@ -223,6 +237,10 @@ class Store(Protocol):
 
     async def candidates(self) -> list[Candidate]:
         """Read enrolment candidates, last seen first."""
+        ...
+
+    async def facts(self, scope: str) -> dict[str, Mapping[str, object]]:
+        """Read all facts of a scope, by name."""
         ...
 
     async def schedule_text(self, schedule_id: ScheduleId) -> str | None:
@@ -372,4 +390,94 @@ class Fleet(Protocol):
 
     async def deliver(self, report: Report, schedule_text: str | None) -> str:
         """Deliver what is owed; returns a remark for the log. Raises CloudFault."""
+        ...
+
+
+# --- the vehicles' own cloud ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Car:
+    """A vehicle as its own cloud knows it, joined to the registry by VIN."""
+
+    vehicle_id: str
+    user_id: str
+    vin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sourced:
+    """A number and when the vehicle itself recorded it; None when that is not said."""
+
+    value: float
+    recorded_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarState:
+    """What one read of a car gave: percent, Wh, km; None for what it did not say."""
+
+    soc_percent: Sourced | None = None
+    range_km: Sourced | None = None
+    capacity_wh: Sourced | None = None
+    limit_percent: Sourced | None = None
+    is_plugged: Sourced | None = None
+    is_charging: Sourced | None = None
+    charging: str = ""
+    vin: str = ""
+
+
+class CarCommand(StrEnum):
+    """What a car can be told."""
+
+    START = "start"
+    STOP = "stop"
+    SET_LIMIT = "set-limit"
+
+
+class Outcome(StrEnum):
+    """How a command ended. UNKNOWN is to be looked up at the meter, never repeated."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandOutcome:
+    """The end of a command, with the cloud's code (``VEHICLE_STATE:ASLEEP``) and words."""
+
+    outcome: Outcome
+    code: str = ""
+    detail: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A car that an owner connected, with the permissions as listed (a hint only)."""
+
+    car: Car
+    make: str = ""
+    permissions: frozenset[str] = frozenset()
+
+
+class VehicleCloud(Protocol):
+    """Smartcar, or what takes its place; every call is counted before it is made."""
+
+    async def connections(self) -> list[Connection]:
+        """Read all connected cars; costs no car's allowance. Raises CloudFault."""
+        ...
+
+    async def read(self, car: Car) -> CarState:
+        """Read what is known of a car. Raises CloudFault; then nothing is known.
+
+        A budget that is used up is a CloudFault too, with ``retry_after_s``.
+        """
+        ...
+
+    async def command(
+        self, car: Car, command: CarCommand, percent: float | None = None
+    ) -> CommandOutcome:
+        """Send a command and follow it to its end; never raises for a car's refusal."""
         ...

@@ -102,6 +102,17 @@ def ask_daemon(
     return unreachable(local)
 
 
+def operate(given: Path | None, name: str, arguments: dict[str, Any]) -> Any:
+    """Let the daemon run an operation; its result, or the reason and exit code 1."""
+    path = f"/api/v1/operations/{name}"
+    _, body = ask_daemon(given, "POST", path, arguments)
+    if "result" in body:
+        return body["result"]
+    error = body.get("error")
+    typer.echo(error["description"] if isinstance(error, dict) else str(error), err=True)
+    raise typer.Exit(FAILED)
+
+
 def unreachable(local: Path) -> NoReturn:
     """Say that the daemon does not answer and exit with 69."""
     typer.echo(

@@ -33,6 +33,16 @@ INSERT INTO ladders (vendor, model, firmware, at_ms, body) VALUES (?, ?, ?, ?, ?
 ON CONFLICT (vendor, model, firmware) DO UPDATE SET
     at_ms = excluded.at_ms, body = excluded.body;
 
+-- name: save_fact
+INSERT INTO facts (scope, name, at_ms, body) VALUES (?, ?, ?, ?)
+ON CONFLICT (scope, name) DO UPDATE SET at_ms = excluded.at_ms, body = excluded.body;
+
+-- name: drop_fact
+DELETE FROM facts WHERE scope = ? AND name = ?;
+
+-- name: all_facts
+SELECT name, at_ms, body FROM facts WHERE scope = ? ORDER BY name LIMIT 20000;
+
 -- name: clear_vehicles
 DELETE FROM vehicles;
 

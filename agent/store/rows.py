@@ -184,6 +184,13 @@ def _ladder(row: ports.LadderSaved, now: datetime) -> Iterator[Statement]:
     yield "save_ladder", (*names, ms(now), text(row.learned))
 
 
+def _fact(row: ports.FactSaved, now: datetime) -> Iterator[Statement]:
+    if row.body is None:
+        yield "drop_fact", (row.scope, row.name)
+    else:
+        yield "save_fact", (row.scope, row.name, ms(now), text(row.body))
+
+
 def _vehicles(row: ports.VehiclesSaved, _: datetime) -> Iterator[Statement]:
     yield "clear_vehicles", ()
     for vehicle, raw in row.vehicles:
@@ -226,6 +233,7 @@ WRITERS: dict[type, Writer] = {
     ports.LimitSaved: _limit,
     ports.CapabilitiesSaved: _capabilities,
     ports.LadderSaved: _ladder,
+    ports.FactSaved: _fact,
     ports.VehiclesSaved: _vehicles,
     ports.SchedulesSaved: _schedules,
     ports.OutboxSent: _sent,

@@ -13,12 +13,14 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+
+import orjson
 
 from agent import ports
 from agent.domain.capability import Capabilities
@@ -369,6 +371,12 @@ class SqliteStore:
             )
             for mac, station_id, first, last, count in found
         ]
+
+    async def facts(self, scope: str) -> dict[str, Mapping[str, object]]:
+        """Read all facts of a scope, by name."""
+        sql = self._queries["all_facts"]
+        found = await self.ask(lambda db: db.execute(sql, (scope,)).fetchall())
+        return {name: orjson.loads(body) for name, _, body in found}
 
     async def schedule_text(self, schedule_id: ScheduleId) -> str | None:
         """Read the cloud's own text of a schedule as last read."""

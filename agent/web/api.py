@@ -80,6 +80,10 @@ class Source(Protocol):
         """Send an operator's call."""
         ...
 
+    async def operate(self, name: str, arguments: Json) -> Answer:
+        """Run an operation of a part by its name."""
+        ...
+
     async def backup(self, path: str) -> str | None:
         """Write a copy of the database; the reason when it failed."""
         ...
@@ -93,7 +97,7 @@ class Answer:
     body: Json
 
 
-def make_app(source: Source, *, commands: bool) -> Starlette:  # noqa: C901 - a route table
+def make_app(source: Source, *, commands: bool) -> Starlette:  # noqa: C901, PLR0915 - a route table
     """The web application; with ``commands`` it may also act."""
 
     def listing(read: Callable[[], Any]) -> Callable[[Request], Awaitable[Response]]:
@@ -156,6 +160,18 @@ def make_app(source: Source, *, commands: bool) -> Starlette:  # noqa: C901 - a 
         )
         return _json(answer.body, answer.status)
 
+    async def operate(request: Request) -> Response:
+        if not commands:
+            return _json({"error": "commands are off here: set web.commands = true"}, 403)
+        try:
+            arguments = orjson.loads(await _body(request) or b"{}")
+        except ValueError:
+            return _json({"error": "the body must be a JSON object"}, 400)
+        if not isinstance(arguments, dict):
+            return _json({"error": "the body must be a JSON object"}, 400)
+        answer = await source.operate(request.path_params["name"], arguments)
+        return _json(answer.body, answer.status)
+
     async def backup(request: Request) -> Response:
         if not commands:
             return _json({"error": "commands are off here"}, 403)
@@ -186,6 +202,7 @@ def make_app(source: Source, *, commands: bool) -> Starlette:  # noqa: C901 - a 
             Route(f"{api}/outbox", listing(source.outbox)),
             Route(f"{api}/candidates", listing(source.candidates)),
             Route(f"{api}/stations/{{station_id}}/call", call, methods=["POST"]),
+            Route(f"{api}/operations/{{name}}", operate, methods=["POST"]),
             Route(f"{api}/backup", backup, methods=["POST"]),
         ]
     )

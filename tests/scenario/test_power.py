@@ -20,7 +20,7 @@ async def _four_charging(place: Yard, kw: float) -> None:
     buses = [place.add_bus(n, [(-1, 10, kw)]) for n in range(1, 5)]
     for name in NAMES:
         place.station(name)
-    await place.until(lambda: all(s.is_online for s in place.stations.values()))
+    await place.installed()
     for bus, station in zip(buses, place.stations.values(), strict=True):
         await station.plug(1, bus)
     await place.until(
@@ -81,7 +81,7 @@ async def test_with_the_gateway_gone_the_stations_stay_under_the_cap(
         buses = [place.add_bus(n, plan) for n, plan in enumerate(plans, start=1)]
         for name in NAMES:
             place.station(name)
-        await place.until(lambda: all(s.is_online for s in place.stations.values()))
+        await place.installed()
         stations = list(place.stations.values())
         for bus, station in zip(buses, stations, strict=False):
             await station.plug(1, bus)

@@ -74,7 +74,7 @@ async def depot(folder: Path) -> AsyncIterator[tuple[Yard, Building]]:
             buses = [place.add_bus(n, [(-1, 10, 60)]) for n in (1, 2)]
             for item in TWO:
                 place.station(str(item["id"]))
-            await place.until(lambda: all(s.is_online for s in place.stations.values()))
+            await place.installed()
             for bus, station in zip(buses, place.stations.values(), strict=True):
                 await station.plug(1, bus)
             await place.until(lambda: place.grid_w() > 120_000, 60.0)

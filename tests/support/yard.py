@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.app import Daemon
+from agent.control.wishes import STATION
 from agent.demo import EVENING
+from agent.domain.ids import StationId
 from agent.domain.session import Session
 from agent.host.clock import RandomIds, ScaledClock
 from agent.settings import Settings
@@ -134,6 +136,20 @@ class Yard:
         """What all stations draw now, grid side."""
         outlets = [o for s in self.stations.values() for o in s.outlets.values()]
         return sum(outlet.power_w for outlet in outlets) / EFFICIENCY
+
+    async def installed(self) -> None:
+        """Wait until every station is online and has taken its safe default.
+
+        A vehicle that plugs in before may draw what it likes: no gateway can prevent
+        that, so a scenario about the cap begins after it.
+        """
+        power_of = self.daemon.depot.power_of
+        await self.until(
+            lambda: all(
+                station.is_online and power_of((StationId(name), STATION)).default_w
+                for name, station in self.stations.items()
+            )
+        )
 
     def sessions(self) -> list[Session]:
         """All sessions that the daemon holds in memory."""

@@ -1,0 +1,11 @@
+"""The vehicles' own cloud: SoC, charge limit, start and stop, within its budgets."""
+
+from __future__ import annotations
+
+from agent.parts.base import Ground, Part
+
+
+def build(ground: Ground) -> Part | None:
+    """Build the part where it is configured."""
+    del ground
+    return None
