@@ -13,7 +13,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check agent tests bench
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal -m "not many" --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal -m "not many" --cov --cov-report=term:skip-covered $(ARGS)
 	$(BIN)/pytest -n 2 --dist worksteal -m many $(ARGS)
 
 bench: $(VENV)/dev.stamp

@@ -13,6 +13,9 @@ import structlog
 
 TEXT_MAX = 300
 """Longest text of a field; peer text is cut shorter where it is read."""
+DEPTH_MAX = 4
+ITEMS_MAX = 100
+"""No line of ours is deeper or longer; a peer's payload could be."""
 STORM_S = 60.0
 STORM_FREE = 20
 """Lines of one event and station a minute; the rest is counted (faults.md L3)."""
@@ -39,14 +42,32 @@ def clean(text: str, length: int = TEXT_MAX) -> str:
 
 def _safe(_: object, __: str, fields: EventDict) -> EventDict:
     for name, value in fields.items():
-        lowered = name.lower()
-        if any(word in lowered for word in SECRET_WORDS) and name != "id_token":
+        if _is_secret(name):
             fields[name] = "(secret)"
-        elif isinstance(value, str) and name != "exception":
-            fields[name] = clean(value)
-        elif isinstance(value, (list, tuple)):
-            fields[name] = [clean(v) if isinstance(v, str) else v for v in value]
+        elif name != "exception":
+            fields[name] = _shown(value, DEPTH_MAX)
     return fields
+
+
+def _is_secret(name: str) -> bool:
+    lowered = name.lower()
+    return name != "id_token" and any(word in lowered for word in SECRET_WORDS)
+
+
+def _shown(value: Any, depth: int) -> Any:
+    """A field's value with every text in it cleaned, names of inner fields too."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict) and depth > 0:
+        return {
+            clean(str(name)): "(secret)" if _is_secret(str(name)) else _shown(item, depth - 1)
+            for name, item in list(value.items())[:ITEMS_MAX]
+        }
+    if isinstance(value, (list, tuple, set, frozenset)) and depth > 0:
+        return [_shown(item, depth - 1) for item in list(value)[:ITEMS_MAX]]
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
+        return clean(str(value))
+    return value
 
 
 class _Damper:
