@@ -254,6 +254,11 @@ class Executor:
             outlet, self._clock.now(), f"restart: {answer.answer} {answer.detail}".strip()
         )
 
+    def car_answered(self, outlet: Outlet, words: str) -> None:
+        """Keep what a vehicle's own cloud said to a start, for ``explain``."""
+        self._tell(outlet, f"the vehicle's cloud: {words}")
+        self._depot.changed.set()
+
     def _mind(self, outlet: Outlet, share_w: float, now: datetime) -> None:
         """Let a vehicle that does not wake up be woken."""
         held = self._asked.get(outlet)

@@ -10,7 +10,7 @@ module keeps their memory and tells people.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -29,7 +29,14 @@ from agent.domain.ids import Outlet, SessionId, VehicleId
 from agent.domain.localplan import LocalPlan, Need, Taper
 from agent.domain.plan import Schedule
 from agent.domain.session import Session
-from agent.domain.wake import HeldWindow, WakeAction, WakeNews, WakePolicy, WakeState
+from agent.domain.wake import (
+    HeldWindow,
+    WakeAction,
+    WakeNews,
+    WakePhase,
+    WakePolicy,
+    WakeState,
+)
 
 log = structlog.get_logger()
 
@@ -41,6 +48,11 @@ RISK_LASTS = timedelta(minutes=3)
 """A risk that lasts is told: a share may be small for a moment while others prove."""
 REMEMBERED_MAX = 2000
 """Vehicles whose wake rung is remembered, and accounts kept."""
+
+
+def no_car_cloud(_: SessionId) -> bool:
+    """Without a cloud of the vehicles nobody but the station can wake one."""
+    return False
 
 
 @dataclass(slots=True)
@@ -62,6 +74,13 @@ class Minder:
     waking: dict[Outlet, WakeState] = field(default_factory=dict)
     plans: dict[Outlet, LocalPlan] = field(default_factory=dict)
     restarts: list[Outlet] = field(default_factory=list)
+    car_starts: list[Outlet] = field(default_factory=list)
+    """Outlets whose vehicle its own cloud should start; see ``take_car_starts``."""
+    car_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when ``car_starts`` got an entry."""
+    wake_by_car: Callable[[SessionId], bool] = no_car_cloud
+    """Whether the cloud of a session's vehicle could start it; asked at every pass, so
+    it answers from memory and never raises."""
     _overrides: dict[Outlet, _Override] = field(default_factory=dict)
     _learned: dict[VehicleId, WakeAction] = field(default_factory=dict)
     _needs: dict[Outlet, Need] = field(default_factory=dict)
@@ -166,6 +185,7 @@ class Minder:
         policy = WakePolicy(
             zero_allowed=asked.window.can_pause,
             may_restart=self.depot.policy.wake_restart,
+            may_use_cloud=self.wake_by_car(session.session_id),
         )
         if outlet in self._overrides:
             return None  # a step is being tried: its own limit is no pause
@@ -199,13 +219,32 @@ class Minder:
             )
         if step.action is WakeAction.RESTART:
             self.restarts.append(outlet)
+        if step.action is WakeAction.CLOUD and outlet not in self.car_starts:
+            self.car_starts.append(outlet)
+            self.car_asked.set()
         return step.action
+
+    def take_car_starts(self) -> list[Outlet]:
+        """Hand over the outlets whose vehicle should be started by its own cloud; once.
+
+        Those that resumed, left or are full by now are dropped.
+        """
+        wanted, self.car_starts = self.car_starts, []
+        self.car_asked.clear()
+        states = {outlet: self.waking.get(outlet) for outlet in wanted}
+        return [
+            outlet
+            for outlet, state in states.items()
+            if state is not None and state.phase is WakePhase.DUE
+        ]
 
     def gone(self, outlet: Outlet) -> None:
         """Forget an outlet without a session."""
         self.waking.pop(outlet, None)
         self._overrides.pop(outlet, None)
         self.plans.pop(outlet, None)
+        if outlet in self.car_starts:
+            self.car_starts.remove(outlet)
 
     # --- local plans ----------------------------------------------------------------------
 
