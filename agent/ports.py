@@ -469,15 +469,21 @@ class VehicleCloud(Protocol):
         """Read all connected cars; costs no car's allowance. Raises CloudFault."""
         ...
 
-    async def read(self, car: Car) -> CarState:
+    async def read(self, car: Car, *, session_id: str = "") -> CarState:
         """Read what is known of a car. Raises CloudFault; then nothing is known.
 
-        A budget that is used up is a CloudFault too, with ``retry_after_s``.
+        A budget that is used up is a CloudFault too (``budget.BudgetSpent``), with
+        ``retry_after_s``. The budget of a plug-in session counts under ``session_id``.
         """
         ...
 
     async def command(
-        self, car: Car, command: CarCommand, percent: float | None = None
+        self,
+        car: Car,
+        command: CarCommand,
+        percent: float | None = None,
+        *,
+        session_id: str = "",
     ) -> CommandOutcome:
         """Send a command and follow it to its end; never raises for a car's refusal."""
         ...
