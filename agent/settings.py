@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -233,21 +234,82 @@ class ChargEyeSection(_Section):
 
 
 class SmartcarVehicle(_Section):
-    """``[[smartcar.vehicles]]``."""
+    """``[[smartcar.vehicles]]``: a car that its driver connected.
 
-    vin: str
-    vehicle_id: str
-    user_id: str = ""
+    ``refresh_token`` (v2 only) is the one that the driver's consent gave; what renewals
+    give after it lives in ``smartcar-tokens.json`` beside the database.
+    """
+
+    vin: str = Field(max_length=17)
+    vehicle_id: str = Field(min_length=1, max_length=100)
+    user_id: str = Field(default="", max_length=100)
+    refresh_token: SecretStr = SecretStr("")
+
+
+SMARTCAR_ADDRESSES = ("token_url", "api_url", "auth_url", "v2_url", "management_url")
 
 
 class SmartcarSection(_Section):
-    """``[smartcar]``: read and checked; not used by this release."""
+    """``[smartcar]``: leave it out to run without.
 
-    client_id: str
+    The generations live on different hosts, so every origin is a setting of its own
+    (smartcar.md section 1).
+    """
+
+    client_id: str = Field(min_length=1)
     client_secret: SecretStr
+    api: Literal["v3", "v2"] = "v3"
+    mode: Literal["live", "simulated"] = "live"
     token_url: str = "https://iam.smartcar.com/oauth2/token"  # noqa: S105 - an address
     api_url: str = "https://vehicle.api.smartcar.com/v3"
+    connect_url: str = "https://connect.smartcar.com/oauth/authorize"
+    auth_url: str = "https://auth.smartcar.com/oauth/token"
+    v2_url: str = "https://api.smartcar.com/v2.0"
+    management_url: str = "https://management.smartcar.com/v2.0"
+    management_token: SecretStr = SecretStr("")
+    monthly_requests: int = Field(default=500, ge=1, le=100_000)
+    command_reserve: int = Field(default=50, ge=0, le=100_000)
+    request_floor_s: float = Field(default=120, ge=1, le=3600)
+    session_reads: int = Field(default=5, ge=0, le=100)
+    session_commands: int = Field(default=2, ge=0, le=20)
+    bucket_requests: int = Field(default=120, ge=1, le=10_000)
+    bucket_refill_per_min: float = Field(default=2.0, gt=0, le=1000)
     vehicles: tuple[SmartcarVehicle, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> SmartcarSection:
+        for name in (*SMARTCAR_ADDRESSES, "connect_url"):
+            if not _is_safe_address(getattr(self, name)):
+                raise ValueError(
+                    f"{name} must begin with https:// (or http:// on loopback)"
+                )
+        if self.command_reserve >= self.monthly_requests:
+            raise ValueError("command_reserve must be smaller than monthly_requests")
+        ids = [item.vehicle_id for item in self.vehicles]
+        for vehicle_id in ids:
+            if ids.count(vehicle_id) > 1:
+                raise ValueError(f"vehicles: the vehicle_id {vehicle_id!r} stands twice")
+        if self.api == "v2":
+            for item in self.vehicles:
+                if not item.user_id:
+                    raise ValueError(
+                        f"vehicles: {item.vehicle_id!r} needs a user_id: with api = "
+                        '"v2" the tokens belong to users'
+                    )
+        return self
+
+
+def _is_safe_address(text: str) -> bool:
+    """Https, or http to this very machine: a secret goes with every request."""
+    try:
+        found = urlsplit(text)
+        host = found.hostname or ""
+    except ValueError:
+        return False
+    is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+    return bool(host) and (
+        found.scheme == "https" or (found.scheme == "http" and is_loopback)
+    )
 
 
 class Billing(_Section):
