@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
-from agent.domain.identity import EUI_DIGITS, Vehicle, normalise_mac
+from agent.domain.identity import (
+    HeatingWish,
+    V2icpWord,
+    Vehicle,
+    any_mac,
+    registry_conflicts,
+)
 from agent.domain.ids import MacAddress, ScheduleId, VehicleId
-from agent.domain.plan import SEGMENTS_MAX, Plan, Schedule, Segment
+from agent.domain.plan import SEGMENTS_MAX, Plan, Preconditioning, Schedule, Segment
 from agent.ports import RegistryRead, SchedulesRead
 
 ROWS_MAX = 20_000
@@ -28,8 +33,11 @@ MS_MIN = 1e11
 KW_MAX = 4000.0
 TEXT_MAX = 200
 SOC_FULL = 100.0
-
-_SEPARATORS = re.compile(r"[\s:.\-_]")
+ODOMETER_KM_MAX = 1e7
+AMBIENT_C_MIN, AMBIENT_C_MAX = -60.0, 60.0
+KWH_MAX = 5000.0
+DAY_MS = 86_400_000.0
+"""No bus is preconditioned for longer."""
 
 
 class PlanRefusedError(ValueError):
@@ -53,6 +61,7 @@ def read_vehicles(body: Any) -> RegistryRead:
         vehicle, oddities = read_vehicle(plain, outer)
         problems.extend(oddities)
         vehicles.append((vehicle, orjson.dumps(row).decode()))
+    problems += registry_conflicts({item.vehicle_id: item for item, _ in vehicles})
     return RegistryRead(vehicles=vehicles, problems=problems)
 
 
@@ -63,23 +72,27 @@ def read_vehicle(
     vehicle_id = _text(row.get("id"))
     problems: list[str] = []
     macs: set[MacAddress] = set()
+    idle: set[MacAddress] = set()
     ports = row.get("chargingPorts")
     for port in ports if isinstance(ports, list) else []:
-        if not isinstance(port, dict) or port.get("inactive") is True:
+        if not isinstance(port, dict):
+            continue
+        if port.get("inactive") is True:
+            unused = _mac(port.get("macAddress"), vehicle_id, [])
+            idle.update([unused] if unused is not None else [])
             continue
         mac = _mac(port.get("macAddress"), vehicle_id, problems)
         if mac is not None:
             macs.add(mac)
-    said = v2icp or row.get("v2icp")
-    vin = _text(row.get("vin")) or _text(
-        said.get("vin") if isinstance(said, dict) else None
-    )
+    said = _v2icp(v2icp or row.get("v2icp"), vehicle_id, problems)
+    vin = _text(row.get("vin")) or (said.vin if said is not None else None)
     capacity_kwh = _number(row.get("fullChargeEnergykWh"), 1, 5000)
     return (
         Vehicle(
             vehicle_id=VehicleId(vehicle_id),
             name=_text(row.get("name")),
             macs=frozenset(macs),
+            idle_macs=frozenset(idle - macs),
             fallback_mac=_mac(row.get("evMacAddress"), vehicle_id, problems),
             vin=vin or None,
             locations=_locations(row.get("locationUid")),
@@ -91,8 +104,47 @@ def read_vehicle(
             follows_schedule=row.get("enableChargeScheduling") is not False,
             model=_text(row.get("evModel")),
             plate=_text(row.get("licensePlate")),
+            v2icp=said,
+            heating=_heating(row.get("v2icpParameters")),
         ),
         problems,
+    )
+
+
+def _v2icp(word: Any, vehicle_id: str, problems: list[str]) -> V2icpWord | None:
+    """The last V2ICP exchange: who spoke, from where (13.3)."""
+    if not isinstance(word, dict):
+        return None
+    vin = _text(word.get("vin"))
+    mac = _mac(word.get("evMacAddress"), vehicle_id, problems)
+    if not vin and mac is None:
+        return None
+    return V2icpWord(
+        vin=vin or None,
+        mac=mac,
+        at=_iso(word.get("timestamp")),
+        odometer_km=_odometer_km(word.get("odometer")),
+    )
+
+
+def _odometer_km(value: Any) -> float | None:
+    """A number, or the text that an older description had (13.3)."""
+    if isinstance(value, str):
+        try:
+            value = float(value[:TEXT_MAX])
+        except ValueError:
+            return None
+    return _number(value, 0, ODOMETER_KM_MAX)
+
+
+def _heating(row: Any) -> HeatingWish | None:
+    if not isinstance(row, dict):
+        return None
+    wanted = row.get("preconditioning")
+    return HeatingWish(
+        is_wanted=wanted if isinstance(wanted, bool) else None,
+        interior=_text(row.get("interiorHvac")),
+        ambient_c=_number(row.get("ambientTemp"), AMBIENT_C_MIN, AMBIENT_C_MAX),
     )
 
 
@@ -157,7 +209,13 @@ def _marked(schedule: Schedule, reason: str | None, row: dict[str, Any]) -> Sche
     content: object = (
         repr(row.get("plan"))
         if plan is None
-        else [_joined(plan.segments), plan.can_pause, plan.max_w, plan.min_w]
+        else [
+            _joined(plan.segments),
+            plan.can_pause,
+            plan.max_w,
+            plan.min_w,
+            repr(plan.preconditioning),
+        ]
     )
     parts = [
         schedule.arrives_at.isoformat(),
@@ -212,6 +270,21 @@ def _plan(plan: Any, meta: Any) -> Plan | None:
             _watts(settings.get("evMaxPowerkW")), _watts(vehicle.get("maxPowerkW"))
         ),
         min_w=_watts(settings.get("evMinPowerkW")),
+        preconditioning=_preconditioning(_inner(plan, "schedule", "ev", "preconditioning")),
+    )
+
+
+def _preconditioning(row: dict[str, Any]) -> Preconditioning | None:
+    """What the bus asked for by V2ICP; None when nothing of it can be read (6.3)."""
+    battery_ms = _number(row.get("batteryPreconditioningTimeMs"), 0, DAY_MS)
+    vehicle_ms = _number(row.get("vehiclePreconditioningTimeMs"), 0, DAY_MS)
+    kwh = _number(row.get("vehiclePreconditioningEnergykWh"), 0, KWH_MAX)
+    if battery_ms is None and vehicle_ms is None and kwh is None:
+        return None
+    return Preconditioning(
+        battery_s=(battery_ms or 0.0) / 1000,
+        vehicle_s=(vehicle_ms or 0.0) / 1000,
+        vehicle_wh=(kwh or 0.0) * 1000,
     )
 
 
@@ -292,11 +365,7 @@ def _locations(value: Any) -> frozenset[str]:
 def _mac(value: Any, vehicle_id: str, problems: list[str]) -> MacAddress | None:
     if not isinstance(value, str) or not value.strip():
         return None
-    found = normalise_mac(value)
-    if found is None:
-        digits = _SEPARATORS.sub("", value).upper().removeprefix("VID")
-        if len(digits) == EUI_DIGITS and digits.endswith("0000"):
-            found = normalise_mac(digits[:-4])
+    found = any_mac(value)
     if found is None:
         problems.append(f"vehicle {vehicle_id}: {value[:40]!r} is no usable MAC address")
     return found

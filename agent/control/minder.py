@@ -364,7 +364,10 @@ class Minder:
         if vehicle is None:
             return None
         return wake.preconditioning(
-            schedule, vehicle.min_preconditioning_w, max_w=asked.window.max_w
+            schedule,
+            vehicle.min_preconditioning_w,
+            max_w=asked.window.max_w,
+            is_wanted=vehicle.heating.is_wanted if vehicle.heating is not None else None,
         )
 
     def _remember(self, session_id: SessionId, found: Account) -> None:

@@ -10,9 +10,9 @@ from agent.control.depot import Depot
 from agent.control.health import CloudHealth
 from agent.control.ladders import shown
 from agent.domain.curve import value_at
-from agent.domain.identity import MatchOutcome
+from agent.domain.identity import MatchOutcome, V2icpWord, Vehicle
 from agent.domain.ids import EvseId, StationId, TransactionId
-from agent.domain.plan import Schedule
+from agent.domain.plan import Preconditioning, Schedule
 from agent.domain.session import Session, SessionPhase
 from agent.ports import Candidate, OutboxRow
 
@@ -186,12 +186,50 @@ def vehicles(depot: Depot) -> list[Json]:
                 "min_w": vehicle.min_w,
                 "can_pause": vehicle.can_pause,
                 "follows_schedule": vehicle.follows_schedule,
+                "v2icp": _v2icp(vehicle.v2icp),
+                "preconditioning": _heating(vehicle),
                 "session_id": here.session_id if here is not None else None,
                 "station_id": here.station_id if here is not None else None,
                 "soc_now": here.meter.soc_percent if here is not None else None,
             }
         )
     return found
+
+
+def _v2icp(word: V2icpWord | None) -> Json | None:
+    """The last V2ICP exchange of a bus."""
+    if word is None:
+        return None
+    return {
+        "vin": word.vin,
+        "mac": word.mac,
+        "at": iso(word.at),
+        "odometer_km": word.odometer_km,
+    }
+
+
+def _heating(vehicle: Vehicle) -> Json | None:
+    """What the depot asks the bus for, and the least power that it needs."""
+    wish = vehicle.heating
+    if wish is None and vehicle.min_preconditioning_w is None:
+        return None
+    return {
+        "wanted": wish.is_wanted if wish is not None else None,
+        "interior_hvac": (wish.interior or None) if wish is not None else None,
+        "ambient_c": wish.ambient_c if wish is not None else None,
+        "min_w": vehicle.min_preconditioning_w,
+    }
+
+
+def _needs(asked: Preconditioning | None) -> Json | None:
+    """What the bus needs before it leaves, as the plan carries it."""
+    if asked is None:
+        return None
+    return {
+        "battery_s": asked.battery_s,
+        "vehicle_s": asked.vehicle_s,
+        "vehicle_wh": asked.vehicle_wh,
+    }
 
 
 def plans(depot: Depot, now: datetime) -> list[Json]:
@@ -216,6 +254,7 @@ def _plan(depot: Depot, row: Schedule, now: datetime) -> Json:
         "planned_at": iso(row.plan.planned_at) if row.plan is not None else None,
         "running": row.arrives_at <= now < row.departs_at,
         "session_id": holder.session_id if holder is not None else None,
+        "preconditioning": _needs(row.plan.preconditioning) if row.plan else None,
         "segments": [
             {
                 "from": iso(item.starts_at),

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -25,6 +25,8 @@ CUT_DIGITS_MIN = 6
 """A cut address must at least name its maker to be a suggestion."""
 EVIDENCE_MAX = 16
 """Pieces of evidence kept per session; a station that sends more repeats itself."""
+V2ICP = "v2icp"
+"""Source of evidence that a bus gave to its backend, not to the station (D1)."""
 
 _SEPARATORS = re.compile(r"[\s:.\-_]")
 _VID = re.compile(r"^\s*VID\s*:", re.IGNORECASE)
@@ -68,21 +70,51 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """Outcome for a session, with the reason in words."""
+    """Outcome for a session, with the reason in words.
+
+    ``evidence`` is what the match added to what the station said (V2ICP).
+    """
 
     outcome: MatchOutcome
     vehicle_id: VehicleId | None = None
     mac: MacAddress | None = None
     reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class V2icpWord:
+    """What a bus last told its backend by VDV 261: this VIN speaks from this MAC.
+
+    ``at`` and ``odometer_km`` change with every exchange and are no news.
+    """
+
+    vin: str | None = None
+    mac: MacAddress | None = None
+    at: datetime | None = field(default=None, compare=False)
+    odometer_km: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatingWish:
+    """What the depot asks a bus for (``v2icpParameters``); None where it is not said."""
+
+    is_wanted: bool | None = None
+    interior: str = ""
+    ambient_c: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vehicle:
-    """One row of the registry, with what planning and limits need (watts, Wh)."""
+    """One row of the registry, with what planning and limits need (watts, Wh).
+
+    ``idle_macs`` belong to ports that are out of use: they match nothing.
+    """
 
     vehicle_id: VehicleId
     name: str = ""
     macs: frozenset[MacAddress] = frozenset()
+    idle_macs: frozenset[MacAddress] = frozenset()
     fallback_mac: MacAddress | None = None
     vin: str | None = None
     locations: frozenset[str] = frozenset()
@@ -94,6 +126,8 @@ class Vehicle:
     follows_schedule: bool = True
     model: str = ""
     plate: str = ""
+    v2icp: V2icpWord | None = None
+    heating: HeatingWish | None = None
 
 
 Registry = Mapping[VehicleId, Vehicle]
@@ -107,6 +141,21 @@ def normalise_mac(raw: str) -> MacAddress | None:
     """
     digits = _SEPARATORS.sub("", _VID.sub("", raw)).upper()
     return _accept(digits) if len(digits) == MAC_DIGITS else None
+
+
+def any_mac(raw: str) -> MacAddress | None:
+    """Read a MAC as registries write it: also 8 bytes that end in two zero ones (3.3)."""
+    found = normalise_mac(raw)
+    if found is None:
+        digits = _SEPARATORS.sub("", _VID.sub("", raw))
+        if len(digits) == EUI_DIGITS and digits.endswith("0000"):
+            found = normalise_mac(digits[:MAC_DIGITS])
+    return found
+
+
+def mac_text(mac: MacAddress) -> str:
+    """The documented notation: ``04:E7:7E:00:F0:FA``."""
+    return ":".join(mac[index : index + 2] for index in range(0, MAC_DIGITS, 2))
 
 
 def read_token(
@@ -176,11 +225,16 @@ def match_vehicle(
 ) -> Match:
     """Find the one vehicle that the strong evidence names (A10.2 to A10.4, A10.8).
 
+    A MAC that a bus told its backend together with a VIN counts as that VIN too; where
+    the registry gives the MAC to another vehicle, the two disagree and nobody matches.
+
     ``site`` is the depot's location: a vehicle that belongs only elsewhere still
     matches, and the reason says so. ``elsewhere`` names vehicles that another live
     session holds at this moment.
     """
-    strong = [item for item in evidence if item.kind.is_strong]
+    said = [item for item in evidence if item.kind.is_strong and item.source != V2ICP]
+    learned = learned_vins(said, registry)
+    strong = [*said, *learned]
     named = {item: _holders(item, registry) for item in strong}
     named = {item: holders for item, holders in named.items() if holders}
     mac = next(
@@ -196,7 +250,12 @@ def match_vehicle(
         return Match(outcome=MatchOutcome.NONE, mac=mac, reason=reason)
     candidates = set.intersection(*(set(holders) for holders in named.values()))
     if len(candidates) != 1:
-        return Match(outcome=MatchOutcome.AMBIGUOUS, mac=mac, reason=_why_many(named))
+        return Match(
+            outcome=MatchOutcome.AMBIGUOUS,
+            mac=mac,
+            reason=_why_many(named),
+            evidence=learned,
+        )
     vehicle = registry[candidates.pop()]
     if elsewhere and vehicle.vehicle_id in elsewhere:
         other = elsewhere[vehicle.vehicle_id]
@@ -211,7 +270,66 @@ def match_vehicle(
         vehicle_id=vehicle.vehicle_id,
         mac=mac,
         reason=reason,
+        evidence=learned,
     )
+
+
+def learned_vins(evidence: Iterable[Evidence], registry: Registry) -> tuple[Evidence, ...]:
+    """The VINs that buses spoke under, by V2ICP, from the MACs that stations report.
+
+    A MAC whose port the registry has put out of use teaches nothing.
+    """
+    found: list[Evidence] = []
+    for item in evidence:
+        if item.kind is not EvidenceKind.MAC:
+            continue
+        vins = {
+            row.v2icp.vin
+            for row in registry.values()
+            if row.v2icp is not None
+            and row.v2icp.vin
+            and row.v2icp.mac == item.value
+            and item.value not in row.idle_macs
+        }
+        found += [
+            Evidence(
+                kind=EvidenceKind.VIN, value=vin, raw=item.value, source=V2ICP, at=item.at
+            )
+            for vin in sorted(vins)
+        ]
+    return tuple(found)
+
+
+def registry_conflicts(registry: Registry) -> list[str]:
+    """Name what the registry says twice and differently about who has which MAC."""
+    rows = sorted(registry.values(), key=lambda row: row.vehicle_id)
+    holders: dict[MacAddress, list[VehicleId]] = {}
+    for row in rows:
+        own = {*row.macs, *([row.fallback_mac] if row.fallback_mac else [])}
+        for mac in own:
+            holders.setdefault(mac, []).append(row.vehicle_id)
+    found = [
+        f"the MAC {mac_text(mac)} belongs to {' and '.join(names)}: neither will match; "
+        "correct chargingPorts in ChargEye"
+        for mac, names in sorted(holders.items())
+        if len(names) > 1
+    ]
+    for row in rows:
+        word = row.v2icp
+        if word is None or word.mac is None:
+            continue
+        shown = f"vehicle {row.vehicle_id} spoke V2ICP from {mac_text(word.mac)}"
+        others = [name for name in holders.get(word.mac, []) if name != row.vehicle_id]
+        if others:
+            found.append(
+                f"{shown}, which chargingPorts give to {', '.join(others)}: neither will "
+                "match by it; correct chargingPorts in ChargEye"
+            )
+        elif word.mac in row.idle_macs:
+            found.append(f"{shown}, whose port is inactive: it will not match by it")
+        if word.vin and row.vin and word.vin.upper() != row.vin.upper():
+            found.append(f"{shown} under the VIN {word.vin}, but its VIN is {row.vin}")
+    return found
 
 
 def is_random_looking(mac: MacAddress) -> bool:

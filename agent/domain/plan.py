@@ -49,6 +49,30 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preconditioning:
+    """What a bus needs before it leaves, by V2ICP: seconds, Wh (chargeye.md 6.3).
+
+    0 is what planners write when the bus said nothing.
+    """
+
+    battery_s: float = 0.0
+    vehicle_s: float = 0.0
+    vehicle_wh: float = 0.0
+
+    @property
+    def lasts_s(self) -> float:
+        """How long before departure it begins; 0 when the bus named no time."""
+        return max(self.battery_s, self.vehicle_s)
+
+    @property
+    def mean_w(self) -> float:
+        """The mean power that brings the cabin's energy in its time; 0 if not known."""
+        if self.vehicle_s <= 0 or self.vehicle_wh <= 0:
+            return 0.0
+        return self.vehicle_wh * 3600 / self.vehicle_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The segments of a slot, oldest first, and what the planner assumed."""
 
@@ -57,6 +81,7 @@ class Plan:
     can_pause: bool | None = None
     max_w: float | None = None
     min_w: float | None = None
+    preconditioning: Preconditioning | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,8 @@ OWN_LIMIT_MARGIN = 5.0
 """A vehicle that stopped by itself this near to its target follows a limit of its own."""
 PRECONDITIONING = timedelta(minutes=30)
 """How long before departure a bus is heated or cooled (EV-15, ocpp-depot.md D1)."""
+PRECONDITIONING_MAX = timedelta(hours=6)
+"""No bus is heated for longer; the time that a plan names may be a mistake."""
 
 
 class WakeAction(StrEnum):
@@ -215,17 +217,31 @@ def preconditioning(
     *,
     max_w: float,
     span: timedelta = PRECONDITIONING,
+    is_wanted: bool | None = None,
 ) -> HeldWindow | None:
-    """Tell when power is held open before departure, and how much; None if not."""
-    if schedule is None or not min_preconditioning_w or min_preconditioning_w <= 0:
+    """Tell when power is held open before departure, and how much; None if not.
+
+    The plan's own time and energy, which the bus asked for by V2ICP, count where they
+    are given; else ``span`` and the vehicle's least power. ``is_wanted``: what the depot
+    asks the bus for, None when that is not said.
+    """
+    if schedule is None or is_wanted is False:
         return None
+    asked = schedule.plan.preconditioning if schedule.plan is not None else None
+    floor_w = max(
+        float(min_preconditioning_w or 0), asked.mean_w if asked is not None else 0.0
+    )
+    if floor_w <= 0:
+        return None
+    if asked is not None and asked.lasts_s > 0:
+        span = min(timedelta(seconds=asked.lasts_s), PRECONDITIONING_MAX)
     opens_at = max(schedule.departs_at - span, schedule.arrives_at)
     if opens_at >= schedule.departs_at:
         return None
     return HeldWindow(
         opens_at=opens_at,
         closes_at=schedule.departs_at,
-        floor_w=min(float(min_preconditioning_w), max_w),
+        floor_w=min(floor_w, max_w),
     )
 
 
