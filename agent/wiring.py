@@ -214,7 +214,7 @@ def doors(settings: Settings) -> Doors:
 
 def needs_restart(old: Settings, new: Settings) -> str | None:
     """Why a changed configuration cannot be applied while running, or None."""
-    for name in ("store", "web", "chargeye", "smartcar"):
+    for name in ("store", "web", "chargeye", "smartcar", "local"):
         if getattr(old, name) != getattr(new, name):
             return f"[{name}] changed: restart the service to apply it"
     if old.site.meter != new.site.meter:

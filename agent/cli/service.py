@@ -24,7 +24,8 @@ from agent.cli.base import (
     print_json,
     settings_or_exit,
 )
-from agent.domain.errors import StoreFault
+from agent.cloud.localfleet import check_files
+from agent.domain.errors import ConfigFault, StoreFault
 from agent.host import logs
 from agent.stations.handshake import SALT_BYTES, hash_password
 
@@ -64,11 +65,21 @@ def run(config: ConfigOption = None) -> None:
 
 @app.command("check-config")
 def check_config(config: ConfigOption = None) -> None:
-    """Check the configuration: prints `ok`, or a line per fault.
+    """Check the configuration and the files of [local]: prints `ok`, or a line per fault.
 
     Example: `depot-agent check-config --config /etc/depot-agent/agent.toml`
     """
-    settings_or_exit(config)
+    settings = settings_or_exit(config)
+    try:
+        check_files(
+            settings.local.vehicles_file,
+            settings.local.schedules_file,
+            alone=settings.chargeye is None,
+        )
+    except ConfigFault as fault:
+        for problem in fault.faults:
+            typer.echo(str(problem), err=True)
+        raise typer.Exit(CONFIG_REFUSED) from fault
     typer.echo("ok")
 
 

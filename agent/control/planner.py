@@ -77,12 +77,14 @@ class Planner:
         self._every = every
         self._refused: dict[ScheduleId, str] = {}
         self._wake = asyncio.Event()
+        self._wake_registry = asyncio.Event()
 
     async def run(self) -> None:
         """Poll until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                self._poll(self._vehicles, self._every.vehicles_s), name="poll-vehicles"
+                self._poll(self._vehicles, self._every.vehicles_s, self._wake_registry),
+                name="poll-vehicles",
             )
             tasks.create_task(
                 self._poll(self._schedules, self._every.schedules_s, self._wake),
@@ -94,11 +96,13 @@ class Planner:
                 await self._clock.sleep(AFTER_MATCH_S)
                 self._wake.set()
 
+    def look_now(self) -> None:
+        """Poll registry and schedules at once: somebody knows that there is news."""
+        self._wake_registry.set()
+        self._wake.set()
+
     async def _poll(
-        self,
-        read: Callable[[], Awaitable[None]],
-        every_s: float,
-        wake: asyncio.Event | None = None,
+        self, read: Callable[[], Awaitable[None]], every_s: float, wake: asyncio.Event
     ) -> None:
         failures = 0
         while True:
@@ -123,10 +127,7 @@ class Planner:
             await asyncio.sleep(POLL_FLOOR_S)
             await self._pause(pause_s, wake)
 
-    async def _pause(self, pause_s: float, wake: asyncio.Event | None) -> None:
-        if wake is None:
-            await self._clock.sleep(pause_s)
-            return
+    async def _pause(self, pause_s: float, wake: asyncio.Event) -> None:
         wake.clear()
         async with asyncio.TaskGroup() as tasks:
             sleeper = tasks.create_task(self._clock.sleep(pause_s))

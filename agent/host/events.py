@@ -269,6 +269,12 @@ EVENTS: dict[str, LogEvent] = {
         "free space, check the disk",
     ),
     "config_reloaded": LogEvent("info", "changed settings are in force"),
+    "local_file_read": LogEvent("info", "a file of [local] was read and is in force"),
+    "local_file_refused": LogEvent(
+        "error",
+        "a file of [local] is wrong; its last good content stays in force",
+        "see `reason`; `depot-agent check-config` names every fault",
+    ),
     "config_refused": LogEvent(
         "error",
         "the configuration is wrong; the old one stays",
