@@ -61,7 +61,7 @@ class CuttingProtocol(H11Protocol):
 
 
 @dataclass(slots=True)
-class _Answer:
+class Answer:
     """A whole answer, caught before it is sent."""
 
     status: int = 0
@@ -69,6 +69,7 @@ class _Answer:
     body: bytearray = field(default_factory=bytearray)
 
     async def send(self, message: Message) -> None:
+        """Take a message in place of the server."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = list(message.get("headers", []))
@@ -89,16 +90,16 @@ class FaultGate:
         if scope["type"] != "http" or scope["path"].startswith(CONTROL_PREFIX):
             await self._app(scope, receive, send)
             return
-        request = await _body(receive)
+        request = await read_body(receive)
         if self._cloud.unreachable or request is None:
             self._record(scope, request or b"", 0)
-            await _cut(scope, receive)
+            await cut(scope, receive)
             return
         fault = self._cloud.faults.take(scope["method"], unquote(scope["path"]))
         if fault is None:
             answer = await self._answer(scope, request)
             self._record(scope, request, answer.status)
-            await _send(send, answer, bytes(answer.body))
+            await send_answer(send, answer, bytes(answer.body))
             return
         await self._spoil(fault, scope, receive, send, request)
 
@@ -111,24 +112,24 @@ class FaultGate:
             await made(scope, receive, send)
             return
         if fault.kind == "slow":
-            await _linger(receive, fault.delay_s)
+            await linger(receive, fault.delay_s)
         if fault.kind == "cut":
             self._record(scope, request, 0)
-            await _cut(scope, receive)
+            await cut(scope, receive)
             return
         answer = await self._answer(scope, request)
         is_cut = fault.kind in ("lost-answer", "truncated")
         self._record(scope, request, 0 if is_cut else answer.status)
         if fault.kind == "truncated":
             half = bytes(answer.body[: len(answer.body) // 2])
-            await _send(send, answer, half, is_last=False)
+            await send_answer(send, answer, half, is_last=False)
         if is_cut:
-            await _cut(scope, receive)
+            await cut(scope, receive)
         else:
-            await _send(send, answer, bytes(answer.body))
+            await send_answer(send, answer, bytes(answer.body))
 
-    async def _answer(self, scope: Scope, request: bytes) -> _Answer:
-        answer = _Answer()
+    async def _answer(self, scope: Scope, request: bytes) -> Answer:
+        answer = Answer()
         messages = iter([{"type": "http.request", "body": request, "more_body": False}])
 
         async def replay() -> Message:
@@ -171,7 +172,7 @@ def _made_answer(fault: Fault) -> Response | None:
             return None
 
 
-async def _body(receive: Receive) -> bytes | None:
+async def read_body(receive: Receive) -> bytes | None:
     """Read the whole body; None when the client left or sent too much."""
     body = bytearray()
     while True:
@@ -185,7 +186,10 @@ async def _body(receive: Receive) -> bytes | None:
             return bytes(body)
 
 
-async def _send(send: Send, answer: _Answer, body: bytes, *, is_last: bool = True) -> None:
+async def send_answer(
+    send: Send, answer: Answer, body: bytes, *, is_last: bool = True
+) -> None:
+    """Send a caught answer with this body; one that is not last promises more."""
     start = {
         "type": "http.response.start",
         "status": answer.status,
@@ -195,8 +199,11 @@ async def _send(send: Send, answer: _Answer, body: bytes, *, is_last: bool = Tru
     await send({"type": "http.response.body", "body": body, "more_body": not is_last})
 
 
-async def _cut(scope: Scope, receive: Receive) -> None:
-    """Abort the connection and wait until the server has noticed."""
+async def cut(scope: Scope, receive: Receive) -> None:
+    """Abort the connection and wait until the server has noticed.
+
+    Raises CutError where there is no connection, in process.
+    """
     extension = scope.get("extensions", {}).get(ABORT)
     if extension is None:
         raise CutError("connection cut on purpose")
@@ -204,7 +211,7 @@ async def _cut(scope: Scope, receive: Receive) -> None:
     await _disconnected(receive)
 
 
-async def _linger(receive: Receive, delay_s: float) -> None:
+async def linger(receive: Receive, delay_s: float) -> None:
     """Wait, but not for a client that has left."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(delay_s):

@@ -71,12 +71,12 @@ def make_app(cloud: ChargEyeStandin) -> Starlette:
     )
 
 
-class StandinServer:
-    """Serves a cloud on 127.0.0.1 between `async with` and its end."""
+class LoopbackServer:
+    """Serves an app on 127.0.0.1 between `async with` and its end."""
 
-    def __init__(self, cloud: ChargEyeStandin, *, port: int = 0) -> None:
+    def __init__(self, app: Starlette, *, port: int = 0) -> None:
         """Prepare; port 0 lets the machine choose one."""
-        self.cloud = cloud
+        self._app = app
         self._wanted_port = port
         self._socket: socket.socket | None = None
         self._server: _QuietServer | None = None
@@ -90,11 +90,6 @@ class StandinServer:
         return self._port
 
     @property
-    def base_url(self) -> str:
-        """Base URL for a client, with `/api`, without a slash at the end."""
-        return f"http://127.0.0.1:{self._port}{BASE_PATH}"
-
-    @property
     def root_url(self) -> str:
         """Root for `/_control/...`, without a slash at the end."""
         return f"http://127.0.0.1:{self._port}"
@@ -104,7 +99,7 @@ class StandinServer:
         listener = socket.create_server(("127.0.0.1", self._wanted_port))
         self._port = listener.getsockname()[1]
         config = Config(
-            make_app(self.cloud),
+            self._app,
             http=CuttingProtocol,
             ws="none",
             lifespan="off",
@@ -141,6 +136,20 @@ class StandinServer:
             await self._group.__aexit__(kind, error, trace)
         else:
             await self._group.__aexit__(None, None, None)
+
+
+class StandinServer(LoopbackServer):
+    """Serves the stand-in ChargEye."""
+
+    def __init__(self, cloud: ChargEyeStandin, *, port: int = 0) -> None:
+        """Prepare; port 0 lets the machine choose one."""
+        super().__init__(make_app(cloud), port=port)
+        self.cloud = cloud
+
+    @property
+    def base_url(self) -> str:
+        """Base URL for a client, with `/api`, without a slash at the end."""
+        return f"{self.root_url}{BASE_PATH}"
 
 
 class _QuietServer(Server):
