@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from agent.domain.capability import Capabilities
-from agent.domain.effects import DecisionRecord, Report
+from agent.domain.effects import DecisionRecord, FleetReport, Report
 from agent.domain.events import Event
 from agent.domain.identity import Vehicle
 from agent.domain.ids import (
@@ -127,6 +127,20 @@ class OutboxFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRevived:
+    """A technician wants a row tried again, at once."""
+
+    row_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxDropped:
+    """A technician gave a row up; its key stays known, so that it is not owed again."""
+
+    row_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CapabilitiesSaved:
     """What a station said it can do."""
 
@@ -164,6 +178,8 @@ Record = (
     | SchedulesSaved
     | OutboxSent
     | OutboxFailed
+    | OutboxRevived
+    | OutboxDropped
     | CapabilitiesSaved
     | LadderSaved
     | FactSaved
@@ -172,7 +188,7 @@ Record = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
-    """A message owed to a cloud, as stored."""
+    """A message owed to a cloud, as stored; ``sent_at`` when it was taken or given up."""
 
     row_id: int
     destination: str
@@ -184,6 +200,7 @@ class OutboxRow:
     next_at: datetime
     error: str
     is_dead: bool
+    sent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,10 +246,23 @@ class Store(Protocol):
         """Read all rows that are owed or dead."""
         ...
 
+    async def outbox_of(self, key: str) -> list[OutboxRow]:
+        """Read the rows of one key, of every destination, also those that were taken."""
+        ...
+
     async def sessions(
         self, *, limit: int, session_id: SessionId | None = None
     ) -> list[Session]:
         """Read sessions, newest first."""
+        ...
+
+    async def sessions_between(
+        self, since: datetime, until: datetime, *, after: tuple[int, str], limit: int
+    ) -> list[Session]:
+        """Read sessions plugged in from ``since`` to before ``until``, oldest first.
+
+        ``after``: plug-in (epoch ms) and id of the last one read, or (-1, "").
+        """
         ...
 
     async def candidates(self) -> list[Candidate]:
@@ -388,7 +418,7 @@ class Fleet(Protocol):
         """Read the running or next schedule of one vehicle. Raises CloudFault."""
         ...
 
-    async def deliver(self, report: Report, schedule_text: str | None) -> str:
+    async def deliver(self, report: FleetReport, schedule_text: str | None) -> str:
         """Deliver what is owed; returns a remark for the log. Raises CloudFault."""
         ...
 

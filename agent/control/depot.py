@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 from agent.domain.account import Account
 from agent.domain.allocator import Node
+from agent.domain.billing import BillingRules, Grant
 from agent.domain.capability import Capabilities, StationTraits
 from agent.domain.curve import Curve
 from agent.domain.identity import Vehicle
@@ -107,6 +108,11 @@ class Depot:
     schedule_texts: dict[ScheduleId, str] = field(default_factory=dict)
     linked_at_s: dict[StationId, float] = field(default_factory=dict)
     accounts: dict[SessionId, Account] = field(default_factory=dict)
+    billing: BillingRules | None = None
+    """None where no accounts are kept."""
+    grants: dict[SessionId, Grant] = field(default_factory=dict)
+    owes_bills: bool = False
+    """Whether finished sessions are owed to a billing webhook."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
     learned: tuple[Learned, ...] = ()

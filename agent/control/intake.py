@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from agent.control import billing
 from agent.control.depot import Depot
 from agent.domain import events, plan
 from agent.domain.capability import Capabilities, profile_form
@@ -23,6 +24,7 @@ from agent.domain.effects import (
     DecisionRecord,
     Effect,
     MatchWanted,
+    OutboxAdded,
     PowerChanged,
     SessionSaved,
     Told,
@@ -32,6 +34,7 @@ from agent.domain.ids import EvseId, SessionId, StationId, TransactionId
 from agent.domain.profile import InstalledProfile, Purpose
 from agent.domain.reconcile import checked, doubted
 from agent.domain.rules import advance, meter_sampled, reported_quietly
+from agent.domain.rules.owed import BILLING
 from agent.domain.session import Session, SessionPhase
 from agent.domain.station import StationState
 from agent.ports import (
@@ -55,7 +58,12 @@ BELOW_MS = tuple(timedelta(microseconds=number) for number in range(1000))
 NO_SESSION = SessionId("")
 NO_ANSWER = EventAnswer()
 WARNINGS = frozenset(
-    {"vehicle_ambiguous", "transaction_superseded", "transaction_orphaned"}
+    {
+        "account_missing",
+        "vehicle_ambiguous",
+        "transaction_superseded",
+        "transaction_orphaned",
+    }
 )
 
 
@@ -240,6 +248,16 @@ class Intake:
             bound = self._slot(unit.state.sessions[session_id])
             if bound is not None:
                 self._also(unit, station_id, bound)
+        for session_id in list(unit.touched):
+            found = self._account(unit.state.sessions.get(session_id))
+            if found is not None:
+                self._also(unit, station_id, found)
+
+    def _account(self, session: Session | None) -> events.AccountChecked | None:
+        """What is new about the payment account of a session that is open."""
+        if session is None or session.phase is SessionPhase.ENDED:
+            return None
+        return billing.checked(self._depot, session, self._now())
 
     def _also(self, unit: _Unit, station_id: StationId, event: events.Event) -> None:
         now = self._now()
@@ -256,7 +274,8 @@ class Intake:
             if session_id in unit.state.sessions
         ]
         station = StationSaved(state=unit.state, seq=unit.rows[-1].seq)
-        records: list[Record] = [*unit.rows, *sessions, station, *unit.records]
+        records: list[Record] = [*unit.rows, *sessions, station]
+        records += [item for item in unit.records if self._is_kept(item)]
         if any(isinstance(row.event, events.TransactionStarted) for row in unit.rows):
             taken = TransactionIdTaken(transaction_id=self._transaction_id)
             records.append(taken)
@@ -265,6 +284,11 @@ class Intake:
         inbox.dirty.clear()
         inbox.meter_rows = 0
         self._act(unit.effects)
+
+    def _is_kept(self, record: DecisionRecord) -> bool:
+        """Whether a record has a taker: bills only where there is a webhook for them."""
+        is_bill = isinstance(record, OutboxAdded) and record.destination == BILLING
+        return not is_bill or self._depot.owes_bills
 
     def _act(self, effects: list[Effect] | tuple[Effect, ...]) -> None:
         for effect in effects:
@@ -435,6 +459,11 @@ class Intake:
         if (match.outcome, match.vehicle_id) == (session.match, session.vehicle_id):
             return None
         return self._matched(session, match)
+
+    async def check_accounts(self) -> None:
+        """Look at every open session's account again: accounts, or the time, changed."""
+        for session in self._depot.open_sessions():
+            await self._reconsider(session, self._account)
 
     async def rebind(self) -> None:
         """Find the slot of every matched session again: schedules changed."""

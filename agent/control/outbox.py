@@ -1,7 +1,9 @@
 """Sends what is owed to a cloud: in order within a session, until it was taken.
 
 At least once; the key of a row makes a repeat harmless. A row that can never be taken
-becomes a dead letter and the rest goes on.
+becomes a dead letter and the rest goes on. A cloud that fails is left in peace for a
+time that doubles with each failure in a row; a row that fails where others are taken
+waits by its own count.
 """
 
 from __future__ import annotations
@@ -9,14 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 
 from agent.control.health import CloudHealth
-from agent.domain.effects import SessionReport, StartSocReport
+from agent.domain.effects import BillingReport, Report, StartSocReport
 from agent.domain.errors import CloudFault, StoreFault
 from agent.domain.ids import ScheduleId, SessionId
-from agent.domain.retry import wait_s
+from agent.domain.retry import is_waiting, wait_s
 from agent.ports import (
     Clock,
     Fleet,
@@ -38,6 +41,39 @@ SPACING_S = 0.05
 """Real seconds between two messages: a cloud that is back is not flooded."""
 
 
+class Deliverer(Protocol):
+    """Hands one row to where it belongs."""
+
+    async def deliver(self, row: OutboxRow) -> str:
+        """Deliver; returns a remark for the log. Raises CloudFault."""
+        ...
+
+
+class ToFleet:
+    """Hands reports to the cloud of plans, with its own text of the schedule."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        store: Store,
+        texts: Callable[[], Mapping[ScheduleId, str]] = dict,
+    ) -> None:
+        """Deliver to a fleet; ``texts`` are the schedules' texts in memory."""
+        self._fleet = fleet
+        self._store = store
+        self._texts = texts
+
+    async def deliver(self, row: OutboxRow) -> str:
+        """Deliver a report about a slot."""
+        report = row.report
+        if isinstance(report, BillingReport):
+            raise CloudFault("a bill is not for the cloud of plans", retryable=False)
+        text = self._texts().get(report.schedule_id)
+        if text is None:
+            text = await self._store.schedule_text(report.schedule_id)
+        return await self._fleet.deliver(report, text)
+
+
 class Drainer:
     """Drains the rows of one destination."""
 
@@ -45,47 +81,52 @@ class Drainer:
         self,
         destination: str,
         store: Store,
-        fleet: Fleet,
+        deliverer: Deliverer,
         clock: Clock,
         ids: Ids,
         health: CloudHealth,
         *,
-        texts: Callable[[], Mapping[ScheduleId, str]] = dict,
         idle_s: float = IDLE_S,
     ) -> None:
         """Prepare; ``run`` sends."""
         self._destination = destination
         self._store = store
-        self._fleet = fleet
+        self._deliverer = deliverer
         self._clock = clock
         self._ids = ids
         self._health = health
         self._idle_s = idle_s
-        self._texts = texts
         self._failures = 0
+        self._rest_until: datetime | None = None
 
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             try:
-                pause_s = await self._round()
+                pause_s = await self.round()
             except StoreFault as fault:
                 log.error("record_not_stored", reason=str(fault))
                 pause_s = self._idle_s
             await asyncio.sleep(pause_s)
 
-    async def _round(self) -> float:
+    def hurry(self) -> None:
+        """Forget how long the cloud was to be left in peace: a technician asks."""
+        self._rest_until = None
+
+    async def round(self) -> float:
         """Send what is due; returns the pause before the next round, real seconds."""
         now = self._clock.now()
+        if self._rest_until is not None and is_waiting(self._rest_until, now):
+            return self._idle_s
         rows = await self._store.due_outbox(self._destination, BATCH)
         blocked: set[SessionId] = set()
         for row in rows:
             if row.session_id in blocked:
                 continue
             blocked.add(row.session_id)  # the next row of this session waits for this one
-            if row.next_at > now:
+            if is_waiting(row.next_at, now):
                 continue
-            fault = await self._send(row, now)
+            fault = await self._send(row, self._clock.now())
             if fault is not None and fault.retryable:
                 return self._idle_s
             if fault is None:
@@ -98,18 +139,18 @@ class Drainer:
             "cloud": self._destination,
             "session_id": row.session_id,
             "vehicle_id": report.vehicle_id,
-            "schedule_id": report.schedule_id,
-            "kind": _kind(report),
+            "key": row.key,
+            "kind": kind(report),
         }
-        text = self._texts().get(report.schedule_id)
-        if text is None:
-            text = await self._store.schedule_text(report.schedule_id)
+        if not isinstance(report, BillingReport):
+            fields["schedule_id"] = report.schedule_id
         record: Record
         fault: CloudFault | None = None
         try:
-            remark = await self._fleet.deliver(report, text)
+            remark = await self._deliverer.deliver(row)
             record = OutboxSent(row_id=row.row_id)
             self._failures = 0
+            self._rest_until = None
             self._health.succeeded()
             log.info("report_delivered", **fields, remark=remark)
         except CloudFault as caught:
@@ -121,22 +162,27 @@ class Drainer:
         return fault
 
     def _failed(self, row: OutboxRow, fault: CloudFault, now: datetime) -> OutboxFailed:
-        if fault.retryable:
-            self._failures += 1
-            self._health.failed(str(fault))
-        pause_s = wait_s(
-            max(self._failures, row.attempts + 1 if not fault.retryable else 1),
-            chance=self._ids.chance(),
-            retry_after_s=fault.retry_after_s,
-        )
-        is_dead = not fault.retryable
+        if not fault.retryable:
+            return OutboxFailed(
+                row_id=row.row_id, error=str(fault), next_at=now, is_dead=True
+            )
+        self._failures += 1
+        self._health.failed(str(fault))
+        rest_s = self._wait_s(self._failures, fault)
+        self._rest_until = now + timedelta(seconds=rest_s)
+        own_s = self._wait_s(row.attempts + 1, fault)
         return OutboxFailed(
-            row_id=row.row_id,
-            error=str(fault),
-            next_at=now + timedelta(seconds=pause_s),
-            is_dead=is_dead,
+            row_id=row.row_id, error=str(fault), next_at=now + timedelta(seconds=own_s)
+        )
+
+    def _wait_s(self, failures: int, fault: CloudFault) -> float:
+        return wait_s(
+            failures, chance=self._ids.chance(), retry_after_s=fault.retry_after_s
         )
 
 
-def _kind(report: StartSocReport | SessionReport) -> str:
+def kind(report: Report) -> str:
+    """What a report is, in a word."""
+    if isinstance(report, BillingReport):
+        return "bill" if report.corrects is None else "corrected-bill"
     return "start-soc" if isinstance(report, StartSocReport) else "session"

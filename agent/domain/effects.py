@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from agent.domain.ids import (
+    AccountId,
+    ConnectorId,
+    EvseId,
     MacAddress,
     ScheduleId,
     SessionId,
@@ -41,7 +44,60 @@ class SessionReport:
     charging_ended_at: datetime | None
 
 
-Report = StartSocReport | SessionReport
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BilledTransaction:
+    """One OCPP transaction in a bill; registers in Wh, None where none was sent.
+
+    ``is_estimated`` when its stop never came: its end is what the agent knows.
+    """
+
+    transaction_id: TransactionId
+    started_at: datetime
+    ended_at: datetime | None
+    meter_begin_wh: float | None
+    meter_end_wh: float | None
+    reason: str
+    is_estimated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillingReport:
+    """Owed to billing: a finished session, by the station's meter; Wh and percent.
+
+    ``corrects`` names the session whose earlier report this one replaces. Without an
+    account ``account_id`` is None; ``account_at`` is when it was first found good.
+    """
+
+    session_id: SessionId
+    corrects: SessionId | None
+    station_id: StationId
+    evse_id: EvseId
+    connector_id: ConnectorId
+    ocpp_version: str
+    vehicle_id: VehicleId | None
+    vin: str | None
+    mac: MacAddress | None
+    id_token: str
+    account_id: AccountId | None
+    account_at: datetime | None
+    energy_wh: float
+    meter_begin_wh: float | None
+    meter_end_wh: float | None
+    is_estimated: bool
+    soc_start: float | None
+    soc_end: float | None
+    soc_source: str | None
+    plugged_at: datetime
+    started_at: datetime | None
+    charging_ended_at: datetime | None
+    ended_at: datetime
+    stop_reason: str
+    transactions: tuple[BilledTransaction, ...] = ()
+
+
+FleetReport = StartSocReport | SessionReport
+"""What ChargEye is told."""
+Report = FleetReport | BillingReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

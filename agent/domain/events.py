@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from agent.domain.goal import ChargeGoal
 from agent.domain.identity import Evidence, Match
 from agent.domain.ids import (
+    AccountId,
     ConnectorId,
     EvseId,
     ScheduleId,
@@ -19,6 +21,7 @@ from agent.domain.ids import (
     TransactionId,
 )
 from agent.domain.meter import MeterReading
+from agent.domain.soc import SocBattery, SocSource
 from agent.domain.values import value
 
 
@@ -285,6 +288,66 @@ class ScheduleBound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountChecked:
+    """The finding of ``billing.verify`` for a session: its account, and if it is good.
+
+    ``vin`` is the number that the account was looked up by.
+    """
+
+    session_id: SessionId
+    account_id: AccountId | None
+    is_good: bool
+    reason: str
+    vin: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocReported:
+    """A SoC from elsewhere than the station, percent, as it was at ``at``.
+
+    ``sigma`` is one standard deviation in points.
+    """
+
+    session_id: SessionId
+    percent: float
+    source: SocSource
+    at: datetime
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatteryKnown:
+    """How the SoC of a session's vehicle follows energy, as far as it is known now."""
+
+    session_id: SessionId
+    battery: SocBattery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarLimitSeen:
+    """The vehicle's own charge limit, percent, as read or as set."""
+
+    session_id: SessionId
+    percent: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoalSet:
+    """Somebody said how far a session is to charge; None takes the goal away."""
+
+    session_id: SessionId
+    goal: ChargeGoal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoalReached:
+    """A session came to its goal: it stays there, whatever is measured later."""
+
+    session_id: SessionId
+    how: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ticked:
     """Time passed; grace periods may be over."""
 
@@ -314,6 +377,12 @@ Event = (
     | LimitDoubted
     | VehicleMatched
     | ScheduleBound
+    | AccountChecked
+    | SocReported
+    | BatteryKnown
+    | CarLimitSeen
+    | GoalSet
+    | GoalReached
     | Ticked
     | AnomalyNoted
 )

@@ -12,6 +12,7 @@ SessionId = NewType("SessionId", str)
 VehicleId = NewType("VehicleId", str)
 ScheduleId = NewType("ScheduleId", str)
 MacAddress = NewType("MacAddress", str)
+AccountId = NewType("AccountId", str)
 
 Outlet = tuple[StationId, EvseId]
 """One controllable outlet of the depot."""

@@ -12,8 +12,10 @@ from enum import StrEnum
 from itertools import pairwise
 
 from agent.domain.events import EvNeeds
+from agent.domain.goal import ChargeGoal
 from agent.domain.identity import Evidence, MatchOutcome
 from agent.domain.ids import (
+    AccountId,
     ConnectorId,
     EvseId,
     MacAddress,
@@ -24,6 +26,7 @@ from agent.domain.ids import (
     VehicleId,
 )
 from agent.domain.meter import MeterState
+from agent.domain.soc import SocBattery, SocBook
 from agent.domain.values import changed, value
 
 ANOMALIES_MAX = 50
@@ -80,7 +83,12 @@ class Transaction:
 
 @value(kw_only=True)
 class Session:
-    """See the module; times are aware UTC, energy Wh, SoC percent."""
+    """See the module; times are aware UTC, energy Wh, SoC percent.
+
+    ``account_id`` is the payment account that the vehicle is linked to,
+    ``account_ok`` whether it may charge now (None before anybody looked),
+    ``account_at`` when it was first found good; ``bills`` counts reports to billing.
+    """
 
     session_id: SessionId
     station_id: StationId
@@ -108,6 +116,15 @@ class Session:
     start_soc_reported: bool = False
     needs: EvNeeds | None = None
     anomalies: tuple[str, ...] = ()
+    account_id: AccountId | None = None
+    account_ok: bool | None = None
+    account_reason: str = ""
+    account_at: datetime | None = None
+    bills: int = 0
+    soc_book: SocBook = field(default_factory=SocBook)
+    battery: SocBattery | None = None
+    goal: ChargeGoal | None = None
+    goal_reached_at: datetime | None = None
 
     @property
     def open_transaction(self) -> Transaction | None:

@@ -73,6 +73,19 @@ UPDATE outbox SET sent_at_ms = ?, error = '', attempts = attempts + 1 WHERE row_
 UPDATE outbox SET attempts = attempts + 1, error = ?, next_at_ms = ?, is_dead = ?
 WHERE row_id = ?;
 
+-- name: outbox_revived
+UPDATE outbox SET is_dead = 0, attempts = 0, next_at_ms = 0
+WHERE row_id = ? AND sent_at_ms IS NULL;
+
+-- name: outbox_dropped
+-- It stays for a while under its key, so that the same fact is not owed again.
+UPDATE outbox SET sent_at_ms = ?, is_dead = 1 WHERE row_id = ? AND sent_at_ms IS NULL;
+
+-- name: outbox_of_key
+SELECT row_id, destination, key, session_id, kind, body, created_at_ms, attempts,
+    next_at_ms, error, is_dead, sent_at_ms
+FROM outbox WHERE key = ? ORDER BY row_id LIMIT 10;
+
 -- name: seen_candidate
 INSERT INTO candidates
     (mac, station_id, first_at_ms, last_at_ms, last_session_id, sessions)
@@ -145,6 +158,12 @@ SELECT name, value FROM sequences;
 
 -- name: newest_sessions
 SELECT body FROM sessions ORDER BY plugged_at_ms DESC, session_id DESC LIMIT ?;
+
+-- name: sessions_between
+-- Oldest first, a page at a time: a page begins behind the last row of the one before.
+SELECT body FROM sessions
+WHERE plugged_at_ms >= ? AND plugged_at_ms < ? AND (plugged_at_ms, session_id) > (?, ?)
+ORDER BY plugged_at_ms, session_id LIMIT ?;
 
 -- name: one_session
 SELECT body FROM sessions WHERE session_id = ?;

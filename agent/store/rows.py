@@ -19,6 +19,9 @@ Parameters = tuple[str | int | bytes | None, ...]
 Statement = tuple[str, Parameters]
 """Name of a statement in ``queries.sql`` and its parameters."""
 
+OUTBOX_COLUMNS = 11
+"""Of a row that is owed; one that is read by its key tells also when it was taken."""
+
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 
@@ -73,7 +76,8 @@ def journal_row(row: tuple[Any, ...]) -> ports.JournalRow:
 def outbox_row(row: tuple[Any, ...]) -> ports.OutboxRow:
     """Read a row of the outbox."""
     (row_id, destination, key, session_id, kind, body) = row[:6]
-    (created, attempts, next_at, error, is_dead) = row[6:]
+    (created, attempts, next_at, error, is_dead) = row[6:11]
+    sent_at = row[11] if len(row) > OUTBOX_COLUMNS else None
     return ports.OutboxRow(
         row_id=row_id,
         destination=destination,
@@ -85,6 +89,7 @@ def outbox_row(row: tuple[Any, ...]) -> ports.OutboxRow:
         next_at=at_ms(next_at),
         error=error,
         is_dead=bool(is_dead),
+        sent_at=at_ms(sent_at) if sent_at is not None else None,
     )
 
 
@@ -226,6 +231,14 @@ def _failed(row: ports.OutboxFailed, _: datetime) -> Iterator[Statement]:
     )
 
 
+def _revived(row: ports.OutboxRevived, _: datetime) -> Iterator[Statement]:
+    yield "outbox_revived", (row.row_id,)
+
+
+def _dropped(row: ports.OutboxDropped, now: datetime) -> Iterator[Statement]:
+    yield "outbox_dropped", (ms(now), row.row_id)
+
+
 Writer = Callable[[Any, datetime], Iterator[Statement]]
 WRITERS: dict[type, Writer] = {
     ports.StationSaved: _station,
@@ -238,6 +251,8 @@ WRITERS: dict[type, Writer] = {
     ports.SchedulesSaved: _schedules,
     ports.OutboxSent: _sent,
     ports.OutboxFailed: _failed,
+    ports.OutboxRevived: _revived,
+    ports.OutboxDropped: _dropped,
     effects.SessionSaved: _session,
     effects.OutboxAdded: _outbox,
     effects.CandidateSeen: _candidate,

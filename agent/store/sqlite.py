@@ -347,6 +347,12 @@ class SqliteStore:
         found = await self.ask(lambda db: db.execute(sql).fetchall())
         return [rows.outbox_row(row) for row in found]
 
+    async def outbox_of(self, key: str) -> list[ports.OutboxRow]:
+        """Read the rows of one key, of every destination, also those that were taken."""
+        sql = self._queries["outbox_of_key"]
+        found = await self.ask(lambda db: db.execute(sql, (key,)).fetchall())
+        return [rows.outbox_row(row) for row in found]
+
     async def sessions(
         self, *, limit: int, session_id: SessionId | None = None
     ) -> list[Session]:
@@ -355,6 +361,18 @@ class SqliteStore:
         sql = self._queries[name]
         parameter = limit if session_id is None else session_id
         found = await self.ask(lambda db: db.execute(sql, (parameter,)).fetchall())
+        return [rows.decode(Session, body) for (body,) in found]
+
+    async def sessions_between(
+        self, since: datetime, until: datetime, *, after: tuple[int, str], limit: int
+    ) -> list[Session]:
+        """Read sessions that were plugged in from ``since`` to before ``until``.
+
+        Oldest first; ``after`` is the last one's plug-in (epoch ms) and id, or (-1, "").
+        """
+        sql = self._queries["sessions_between"]
+        parameters = (rows.ms(since), rows.ms(until), *after, limit)
+        found = await self.ask(lambda db: db.execute(sql, parameters).fetchall())
         return [rows.decode(Session, body) for (body,) in found]
 
     async def candidates(self) -> list[ports.Candidate]:

@@ -30,6 +30,13 @@ from agent.domain.rules.chain import (
     reported_quietly,
     ticked_holds,
 )
+from agent.domain.rules.charge import (
+    battery_known,
+    car_limit_seen,
+    goal_reached,
+    goal_set,
+    soc_reported,
+)
 from agent.domain.rules.metering import meter_sampled
 from agent.domain.rules.naming import (
     evidence_reported,
@@ -37,6 +44,8 @@ from agent.domain.rules.naming import (
     token_presented,
     vehicle_matched,
 )
+from agent.domain.rules.owed import correct_bills
+from agent.domain.rules.paying import account_checked
 from agent.domain.rules.transactions import ended, started
 from agent.domain.rules.work import Work
 from agent.domain.station import StationState
@@ -64,6 +73,8 @@ def advance(
             return quiet
     work = Work(state, now, new_session_id)
     transaction_id = STEPS[type(event)](work, event)
+    if work.touched:
+        correct_bills(work, state)
     return work.done(state, transaction_id)
 
 
@@ -132,6 +143,12 @@ STEPS: dict[type, Step] = cast(
         events.LimitDoubted: _limit_doubted,
         events.VehicleMatched: vehicle_matched,
         events.ScheduleBound: schedule_bound,
+        events.AccountChecked: account_checked,
+        events.SocReported: soc_reported,
+        events.BatteryKnown: battery_known,
+        events.CarLimitSeen: car_limit_seen,
+        events.GoalSet: goal_set,
+        events.GoalReached: goal_reached,
         events.Ticked: _ticked,
         events.AnomalyNoted: _anomaly,
     },

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from agent.domain import events, meter
 from agent.domain.events import ConnectorStatus
 from agent.domain.rules.naming import add_token, take_pending
-from agent.domain.rules.owed import report_session, report_start_soc
+from agent.domain.rules.owed import report_bill, report_session, report_start_soc
 from agent.domain.rules.settling import close_transaction, with_gaps
 from agent.domain.rules.work import Work, evse_of, near
 from agent.domain.session import Session, SessionPhase
@@ -119,6 +119,7 @@ def end_session(work: Work, session: Session, *, at: datetime) -> Session:
         )
     session = report_start_soc(work, session, is_last_call=True)
     report_session(work, session)
+    session = report_bill(work, session)
     work.save(session)
     work.tell(
         "session_ended",

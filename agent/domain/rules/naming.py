@@ -161,7 +161,7 @@ def vehicle_matched(work: Work, event: events.VehicleMatched) -> None:
         evidence=add_evidence(session.evidence, found.evidence),
         vehicle_id=found.vehicle_id,
         mac=found.mac,
-        vin=event.vin or session.vin,
+        vin=event.vin or (session.vin if keeps_slot else None),
         account_id=session.account_id if keeps_slot else None,
         account_at=session.account_at if keeps_slot else None,
         matched_at=work.now if unique else None,

@@ -1,4 +1,8 @@
-"""What ChargEye is owed: the SoC at arrival, and what was charged at the end."""
+"""What clouds are owed: ChargEye the SoC at arrival and what was charged, billing a bill.
+
+A bill is owed in the same commit as the end of its session. What arrives later and
+changes a fact of it (a stop that was lost) makes another that corrects it.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,23 @@ from dataclasses import replace
 from datetime import timedelta
 
 from agent.domain.effects import (
+    BilledTransaction,
+    BillingReport,
     OutboxAdded,
     SessionReport,
     StartSocReport,
 )
 from agent.domain.identity import MatchOutcome
+from agent.domain.ids import SessionId
 from agent.domain.rules.work import Work
-from agent.domain.session import Session
+from agent.domain.session import Session, SessionPhase
+from agent.domain.station import StationState
+from agent.domain.values import changed
 
 START_SOC_WAIT = timedelta(seconds=120)
 """Time for the station to report SoC before the schedule's estimate is confirmed."""
 CHARGEYE = "chargeye"
+BILLING = "billing"
 
 
 def report_start_soc(
@@ -84,4 +94,80 @@ def report_session(work: Work, session: Session) -> None:
                 charging_ended_at=last_end,
             ),
         )
+    )
+
+
+def report_bill(work: Work, session: Session) -> Session:
+    """Owe billing a session that has ended; the first report's key is its id."""
+    if session.ended_at is None:
+        return session
+    number = session.bills + 1
+    name = session.session_id
+    corrects = name if number > 1 else None
+    work.records.append(
+        OutboxAdded(
+            destination=BILLING,
+            key=name if number == 1 else f"{name}-{number}",
+            session_id=name,
+            report=bill_of(session, corrects=corrects),
+        )
+    )
+    return changed(session, bills=number)
+
+
+def correct_bills(work: Work, before: StationState) -> None:
+    """Owe a correction for every session whose bill is out and no longer true."""
+    for session_id in list(work.touched):
+        after = work.state.sessions.get(session_id)
+        if after is None or after.phase is not SessionPhase.ENDED or not after.bills:
+            continue
+        known = before.sessions.get(session_id)
+        if known is None or known.bills != after.bills:
+            continue  # billed in this very step
+        if bill_of(known, corrects=None) != bill_of(after, corrects=None):
+            work.save(report_bill(work, after))
+
+
+def bill_of(session: Session, *, corrects: SessionId | None) -> BillingReport:
+    """Write the bill of a session that has ended."""
+    parts = tuple(
+        BilledTransaction(
+            transaction_id=item.transaction_id,
+            started_at=item.started_at,
+            ended_at=item.ended_at,
+            meter_begin_wh=item.meter_start_wh,
+            meter_end_wh=item.meter_stop_wh,
+            reason=item.reason,
+            is_estimated=item.estimated,
+        )
+        for item in session.transactions
+    )
+    ends = [item.ended_at for item in parts if item.ended_at is not None]
+    meter = session.meter
+    return BillingReport(
+        session_id=session.session_id,
+        corrects=corrects,
+        station_id=session.station_id,
+        evse_id=session.evse_id,
+        connector_id=session.connector_id,
+        ocpp_version=session.ocpp_version,
+        vehicle_id=session.vehicle_id,
+        vin=session.vin,
+        mac=session.mac,
+        id_token=session.id_token,
+        account_id=session.account_id,
+        account_at=session.account_at,
+        energy_wh=round(meter.energy_wh, 1),
+        meter_begin_wh=parts[0].meter_begin_wh if parts else None,
+        meter_end_wh=parts[-1].meter_end_wh if parts else None,
+        is_estimated=any(item.is_estimated for item in parts),
+        soc_start=meter.soc_first,
+        soc_end=meter.soc_percent,
+        soc_source="station" if meter.soc_percent is not None else None,
+        plugged_at=session.plugged_at,
+        started_at=session.started_at,
+        charging_ended_at=max(ends, default=None),
+        ended_at=session.ended_at or session.plugged_at,
+        stop_reason=session.stop_reason,
+        transactions=parts,
     )
