@@ -3,18 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench run lint lock clean
+.PHONY: demo test faults bench run lint lock clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/depot-agent demo $(ARGS)
 
+# Tests that live in real time wait more than they compute: four beside each other, apart
+# from those that compute.
 test: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check agent tests bench
 	$(BIN)/ruff check agent tests bench
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist worksteal -m "not many" --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/pytest -n 4 --dist worksteal tests/integration tests/scenario tests/faults \
+		--cov --cov-report= --cov-fail-under=0 $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not many" tests/unit tests/contract tests/test_*.py \
+		--cov --cov-append --cov-report=term:skip-covered $(ARGS)
 	$(BIN)/pytest -n 2 --dist worksteal -m many $(ARGS)
+
+# The long forms of tests/faults, about an hour; SEED=n replays one run.
+faults: $(VENV)/dev.stamp
+	FAULTS_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -rA tests/faults $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python bench/meter_values.py $(ARGS)
