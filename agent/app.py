@@ -32,7 +32,7 @@ from agent.host import logs
 from agent.host.clock import RandomIds, SystemClock
 from agent.host.metrics import Sample, text_of
 from agent.host.systemd import Notifier
-from agent.parts import billing, cars, chargeye, local, operating
+from agent.parts import billing, cars, chargeye, exporting, local, operating
 from agent.parts.base import Ground
 from agent.ports import Clock
 from agent.settings import Settings
@@ -61,7 +61,14 @@ GC_THRESHOLDS = (50_000, 20, 50)
 SOCKET_PATH_MAX = 100
 """The kernel takes 107 bytes."""
 
-PARTS = (chargeye.build, local.build, cars.build, billing.build, operating.build)
+PARTS = (
+    chargeye.build,
+    local.build,
+    cars.build,
+    billing.build,
+    operating.build,
+    exporting.build,
+)
 """In this order: what comes first may be found by what comes later."""
 
 

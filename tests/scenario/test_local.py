@@ -43,6 +43,10 @@ def write(folder: Path, *pairs: tuple[dict[str, Any], dict[str, Any]]) -> dict[s
     return {"vehicles_file": str(vehicles), "schedules_file": str(schedules)}
 
 
+def _slots(place: Yard) -> list[str | None]:
+    return [item.schedule_id for item in place.sessions()]
+
+
 def is_over(place: Yard) -> bool:
     return [item.phase for item in place.sessions()] == [SessionPhase.ENDED]
 
@@ -60,15 +64,15 @@ async def test_files_alone_recognise_plan_reload_and_leave_nothing_owed(
         await place.until(lambda: station.outlets[1].power_w > 1000)
         before = place.sessions()[0].match
         write(tmp_path, rows("bus-8", "04E77E00F008"), rows("bus-1", bus.mac))
-        await place.until(lambda: place.sessions()[0].schedule_id == "slot-of-bus-1")
+        await place.until(lambda: _slots(place) == ["slot-of-bus-1"])
         await place.until(lambda: "local" in _source(place))
         (tmp_path / "schedules.json").write_text('{"schedules": [{"id": 7}]}')
-        await place.passes(0.1)
+        await place.passes(0.02)
         planned = place.daemon.plans()
         metrics = place.daemon.metrics().decode()
         await station.unplug(1)
         await place.until(lambda: is_over(place))
-        await place.passes(0.5)
+        await place.passes(0.05)
         owed = await place.daemon.store.outbox_rows()
         session = place.sessions()[0]
         asked = len(place.cloud.requests)
@@ -76,7 +80,7 @@ async def test_files_alone_recognise_plan_reload_and_leave_nothing_owed(
     assert before is MatchOutcome.NONE
     assert session.vehicle_id == "bus-1"
     assert session.start_soc_reported
-    assert session.meter.energy_wh > 1000
+    assert session.meter.energy_wh > 100
     assert {row["schedule_id"] for row in planned} == {"slot-of-bus-1", "slot-of-bus-8"}
     assert 'schedules.json"} 0.0' in metrics
     assert 'vehicles.json"} 1.0' in metrics
@@ -103,11 +107,11 @@ async def test_files_beside_chargeye_add_a_vehicle_and_the_cloud_hears_nothing_o
         write(tmp_path, rows("visitor", bus.mac))
         await place.until(lambda: "visitor" in place.daemon.depot.registry)
         await station.plug(1, bus)
-        await place.until(lambda: place.sessions()[0].schedule_id == "slot-of-visitor")
-        await place.passes(0.2)
+        await place.until(lambda: _slots(place) == ["slot-of-visitor"])
+        await place.passes(0.03)
         await station.unplug(1)
         await place.until(lambda: is_over(place))
-        await place.passes(0.3)
+        await place.passes(0.04)
         owed = await place.daemon.store.outbox_rows()
         written = [item for item in place.cloud.requests if item.method != "GET"]
 
