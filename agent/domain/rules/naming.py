@@ -18,6 +18,7 @@ from agent.domain.ids import (
 from agent.domain.rules.owed import report_start_soc
 from agent.domain.rules.work import Work
 from agent.domain.session import Session, SessionPhase
+from agent.domain.soc import SocBook
 from agent.domain.station import PendingToken
 from agent.domain.values import changed
 
@@ -164,6 +165,8 @@ def vehicle_matched(work: Work, event: events.VehicleMatched) -> None:
         vin=event.vin or (session.vin if keeps_slot else None),
         account_id=session.account_id if keeps_slot else None,
         account_at=session.account_at if keeps_slot else None,
+        soc_book=session.soc_book if keeps_slot else SocBook(),
+        battery=session.battery if keeps_slot else None,
         matched_at=work.now if unique else None,
         schedule_id=session.schedule_id if keeps_slot else None,
         start_soc_reported=session.start_soc_reported and keeps_slot,
