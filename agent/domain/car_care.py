@@ -185,7 +185,7 @@ def _is_ended(care: Care, sight: CarSight, now: datetime) -> bool:
 
 
 def _is_short(care: Care, sight: CarSight, now: datetime) -> bool:
-    """Whether a vehicle whose SoC is known stopped before its target: by its limit?"""
+    """Whether a vehicle whose SoC is known stopped before its target, by its own limit."""
     stopped_at, soc, target = sight.stopped_at, sight.soc, sight.target_percent
     if care.is_end_read or stopped_at is None or soc is None or target is None:
         return False

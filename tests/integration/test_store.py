@@ -33,6 +33,7 @@ from agent.domain.effects import (
 )
 from agent.domain.errors import StoreFault
 from agent.domain.events import ConnectorStatus
+from agent.domain.goal import ChargeGoal
 from agent.domain.identity import (
     Evidence,
     EvidenceKind,
@@ -56,6 +57,7 @@ from agent.domain.plan import Plan, Schedule, Segment
 from agent.domain.reconcile import OrderState, OutletPower, Sent
 from agent.domain.rules import advance
 from agent.domain.session import Session, SessionPhase, Transaction
+from agent.domain.soc import BatteryOrigin, SocBattery, SocSource
 from agent.domain.station import EvseState, PendingToken, StationState
 from agent.store import sqlite
 from agent.store.sqlite import GROUP_MAX, SqliteStore
@@ -262,6 +264,28 @@ ALL_EVENTS: list[events.Event] = [
     events.ScheduleBound(
         session_id=SessionId("S1"), schedule_id=ScheduleId("sch-1"), start_soc_percent=30.0
     ),
+    events.AccountChecked(
+        session_id=SessionId("S1"), account_id=None, is_good=False, reason="r", vin="V"
+    ),
+    events.SocReported(
+        session_id=SessionId("S1"),
+        percent=41.0,
+        source=SocSource.CLOUD,
+        at=NOW,
+        sigma=0.8,
+    ),
+    events.BatteryKnown(
+        session_id=SessionId("S1"),
+        battery=SocBattery(
+            points_per_wh=0.0003, spread=0.07, origin=BatteryOrigin.GROSS, may_ask_car=True
+        ),
+    ),
+    events.CarLimitSeen(session_id=SessionId("S1"), percent=80.0),
+    events.GoalSet(
+        session_id=SessionId("S1"),
+        goal=ChargeGoal(set_at=NOW, source="operator", energy_wh=20_000.0),
+    ),
+    events.GoalReached(session_id=SessionId("S1"), how="20.0 kWh are charged"),
     events.Ticked(),
     events.AnomalyNoted(text="'; DROP TABLE journal; --", evse_id=EvseId(1)),
 ]

@@ -18,11 +18,13 @@ from hypothesis.stateful import (
 
 from agent.domain import events
 from agent.domain.events import ConnectorStatus, Event
-from agent.domain.ids import EvseId, SessionId, TransactionId
+from agent.domain.goal import ChargeGoal
+from agent.domain.ids import AccountId, EvseId, SessionId, TransactionId
 from agent.domain.meter import MeterReading
 from agent.domain.rules import STEPS
 from agent.domain.session import SessionPhase
-from tests.unit.domain.build import MAC_A, MAC_B
+from agent.domain.soc import BatteryOrigin, SocBattery, SocSource
+from tests.unit.domain.build import MAC_A, MAC_B, NOW
 from tests.unit.domain.drive import AVAILABLE, CHARGING, FINISHING, PREPARING, Drive
 
 # --- the product of phases and events -----------------------------------------------------
@@ -56,6 +58,8 @@ def _available_while_charging() -> Drive:
 
 PHASES = [_empty, _plugged, _charging, _finished, _ended, _available_while_charging]
 
+BATTERY = SocBattery(points_per_wh=0.0003, spread=0.07, origin=BatteryOrigin.REGISTRY)
+GOAL = ChargeGoal(set_at=NOW, source="test", energy_wh=1000.0)
 SAID = {
     events.LinkOpened: lambda d: d.send(events.LinkOpened(ocpp_version="1.6")),
     events.LinkClosed: lambda d: d.send(events.LinkClosed()),
@@ -101,6 +105,39 @@ SAID = {
         d.match("bus-2", s).match(None, s) for s in d.sessions
     ],
     events.ScheduleBound: lambda d: [d.bind("slot-2", s).bind(None, s) for s in d.sessions],
+    events.AccountChecked: lambda d: [
+        d.send(
+            events.AccountChecked(session_id=s, account_id=x, is_good=good, reason="test")
+        )
+        for s in (*d.sessions, SessionId("?"))
+        for x in (AccountId("A"), None)
+        for good in (True, False)
+    ],
+    events.SocReported: lambda d: [
+        d.wait(60).send(
+            events.SocReported(
+                session_id=s, percent=x, source=SocSource.CLOUD, at=d.now, sigma=1.0
+            )
+        )
+        for s in (*d.sessions, SessionId("?"))
+        for x in (0.0, 55.0, 20.0, 21.0, 300.0)
+    ],
+    events.BatteryKnown: lambda d: [
+        d.send(events.BatteryKnown(session_id=s, battery=BATTERY))
+        for s in (*d.sessions, SessionId("?"))
+    ],
+    events.CarLimitSeen: lambda d: [
+        d.send(events.CarLimitSeen(session_id=s, percent=80.0)) for s in d.sessions
+    ],
+    events.GoalSet: lambda d: [
+        d.send(events.GoalSet(session_id=s, goal=goal))
+        for s in (*d.sessions, SessionId("?"))
+        for goal in (GOAL, None, GOAL)
+    ],
+    events.GoalReached: lambda d: [
+        d.send(events.GoalReached(session_id=s, how="test"))
+        for s in (*d.sessions, SessionId("?"))
+    ],
     events.Ticked: lambda d: d.tick().tick(3600),
     events.AnomalyNoted: lambda d: d.send(events.AnomalyNoted(text="x", evse_id=EvseId(1))),
 }

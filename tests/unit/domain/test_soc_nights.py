@@ -279,6 +279,6 @@ def test_what_earlier_nights_taught_makes_the_estimate_better(nights: list[Night
 
 def test_it_takes_fewer_than_five_answers_in_most_nights(nights: list[Night]) -> None:
     """Calls cost money and wake vehicles: plug-in, middle and end are enough."""
-    few = sum(night.reads <= 3 for night in nights)  # noqa: PLR2004
+    few = sum(night.reads <= 3 for night in nights)
 
     assert few >= 0.7 * len(nights)
