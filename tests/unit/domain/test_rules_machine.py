@@ -109,7 +109,7 @@ SAID = {
         d.send(
             events.AccountChecked(session_id=s, account_id=x, is_good=good, reason="test")
         )
-        for s in (*d.sessions, SessionId("?"))
+        for s in (*d.state.sessions, SessionId("?"))
         for x in (AccountId("A"), None)
         for good in (True, False)
     ],
@@ -119,24 +119,24 @@ SAID = {
                 session_id=s, percent=x, source=SocSource.CLOUD, at=d.now, sigma=1.0
             )
         )
-        for s in (*d.sessions, SessionId("?"))
+        for s in (*d.state.sessions, SessionId("?"))
         for x in (0.0, 55.0, 20.0, 21.0, 300.0)
     ],
     events.BatteryKnown: lambda d: [
         d.send(events.BatteryKnown(session_id=s, battery=BATTERY))
-        for s in (*d.sessions, SessionId("?"))
+        for s in (*d.state.sessions, SessionId("?"))
     ],
     events.CarLimitSeen: lambda d: [
-        d.send(events.CarLimitSeen(session_id=s, percent=80.0)) for s in d.sessions
+        d.send(events.CarLimitSeen(session_id=s, percent=80.0)) for s in d.state.sessions
     ],
     events.GoalSet: lambda d: [
         d.send(events.GoalSet(session_id=s, goal=goal))
-        for s in (*d.sessions, SessionId("?"))
+        for s in (*d.state.sessions, SessionId("?"))
         for goal in (GOAL, None, GOAL)
     ],
     events.GoalReached: lambda d: [
         d.send(events.GoalReached(session_id=s, how="test"))
-        for s in (*d.sessions, SessionId("?"))
+        for s in (*d.state.sessions, SessionId("?"))
     ],
     events.Ticked: lambda d: d.tick().tick(3600),
     events.AnomalyNoted: lambda d: d.send(events.AnomalyNoted(text="x", evse_id=EvseId(1))),
