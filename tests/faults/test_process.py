@@ -1,0 +1,222 @@
+"""faults.md section 3: the process and its host."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import pytest
+import structlog
+import websockets
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.faults.means import rounds
+from tests.support.daemon_process import DaemonProcess
+from tests.support.yard import yard
+
+LINKS = 100
+HANGS_S = 8.0
+"""Longer than the 5 s that the health check gives the writer."""
+CONFIG = """
+[site]
+cap_kw = 9000.0
+[ocpp]
+host = "127.0.0.1"
+port = OCPP_PORT
+""" + "".join(
+    f'\n[[stations]]\nid = "ST-{n:03}"\nmax_kw = 50.0\nfallback_kw = 5.0\n'
+    for n in range(LINKS)
+)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    process = DaemonProcess(tmp_path, CONFIG)
+    yield process
+    if process.process is not None and process.process.poll() is None:
+        process.stop()
+
+
+def _url(daemon: DaemonProcess, number: int = 0) -> str:
+    return f"ws://127.0.0.1:{daemon.ocpp_port}/ocpp/ST-{number:03}"
+
+
+def _open(url: str) -> connect:
+    return connect(
+        url,
+        subprotocols=[websockets.Subprotocol("ocpp1.6")],
+        compression=None,
+        proxy=None,
+        open_timeout=5,
+        close_timeout=2,
+    )
+
+
+async def _heartbeat(link: ClientConnection, message_id: str) -> None:
+    await link.send(json.dumps([2, message_id, "Heartbeat", {}]))
+    async with asyncio.timeout(10):
+        while True:
+            frame = json.loads(await link.recv())
+            if frame[:2] == [3, message_id]:
+                return
+            if frame[0] == 2:
+                await link.send(json.dumps([4, frame[1], "NotSupported", "", {}]))
+
+
+class _Systemd:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(self.path))
+        self._socket.settimeout(0.1)
+
+    def words(self, wait_s: float) -> list[str]:
+        """Datagrams that come within a time."""
+        found: list[str] = []
+        until = time.monotonic() + wait_s
+        while time.monotonic() < until:
+            with suppress(TimeoutError):
+                found.append(self._socket.recv(4096).decode())
+        return found
+
+    def wait_for(self, word: str, wait_s: float) -> bool:
+        until = time.monotonic() + wait_s
+        while time.monotonic() < until:
+            if any(word in text for text in self.words(0.1)):
+                return True
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Systemd]:
+    found = _Systemd(tmp_path)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(found.path))
+    yield found
+    found.close()
+
+
+async def test_h1_a_hanging_writer_stops_the_watchdogs_food_until_it_answers(
+    tmp_path: Path, systemd: _Systemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk hangs: no datagram comes, so that systemd would restart the service."""
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    station = {"id": "CP-01", "max_kw": 150.0}
+    with structlog.testing.capture_logs() as logs:
+        async with yard(tmp_path, stations=[station]) as place:
+            fed = await asyncio.to_thread(systemd.wait_for, "WATCHDOG=1", 5)
+            hung = asyncio.ensure_future(place.daemon.store.ask(_hang))
+            await asyncio.to_thread(systemd.words, 1.5)
+            silent = await asyncio.to_thread(systemd.words, HANGS_S - 2.0)
+            await hung
+            fed_again = await asyncio.to_thread(systemd.wait_for, "WATCHDOG=1", 10)
+
+    assert fed
+    assert not [text for text in silent if "WATCHDOG=1" in text]
+    assert [item for item in logs if item["event"] == "watchdog_withheld"]
+    assert fed_again
+
+
+def _hang(_: sqlite3.Connection) -> None:
+    time.sleep(HANGS_S)
+
+
+def test_h2_the_first_connection_after_ready_succeeds(
+    daemon: DaemonProcess, systemd: _Systemd
+) -> None:
+    async def connects() -> None:
+        async with _open(_url(daemon)) as link:
+            await _heartbeat(link, "h")
+
+    for _ in range(rounds(2, 100)):
+        with ThreadPoolExecutor(1) as starter:
+            started = starter.submit(daemon.start)
+            assert systemd.wait_for("READY=1", 15)
+            asyncio.run(connects())
+            started.result()
+        daemon.kill()
+
+
+async def test_h3_a_stop_with_100_links_is_clean_within_20_seconds(
+    daemon: DaemonProcess,
+) -> None:
+    await asyncio.to_thread(daemon.start)
+    assert daemon.process is not None
+    async with AsyncExitStack() as stack:
+        links = [
+            await stack.enter_async_context(_open(_url(daemon, n))) for n in range(LINKS)
+        ]
+        for number in range(10):  # 1,000 units that are queued while the stop comes
+            for n, link in enumerate(links):
+                body = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
+                body["info"] = f"{number}"
+                frame = [2, f"{n}-{number}", "StatusNotification", body]
+                await link.send(json.dumps(frame))
+        began = time.monotonic()
+        daemon.process.terminate()
+        late = [await _refusal(daemon) for _ in range(3)]
+        code = await asyncio.to_thread(daemon.process.wait, 30)
+        took_s = time.monotonic() - began
+        codes = set()
+        for link in links:
+            await asyncio.wait_for(link.wait_closed(), 5)
+            codes.add(link.close_code)
+
+    assert code == 0
+    assert took_s < 20
+    assert codes == {1001}
+    assert set(late) <= {503, None}
+    db = sqlite3.connect(daemon.folder / "agent.db")
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()
+
+
+async def _refusal(daemon: DaemonProcess) -> int | None:
+    """The status that a newcomer gets; None when nobody listens any more."""
+    try:
+        async with _open(_url(daemon, 1)):
+            return 101
+    except websockets.InvalidStatus as refused:
+        return refused.response.status_code
+    except (OSError, websockets.WebSocketException, EOFError):
+        return None
+
+
+async def test_h6_without_descriptors_live_links_go_on_and_newcomers_get_in_after(
+    daemon: DaemonProcess,
+) -> None:
+    await asyncio.to_thread(daemon.start)
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    async with _open(_url(daemon, 0)) as live:
+        await _heartbeat(live, "before")
+        used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, hard))
+        address = ("127.0.0.1", daemon.ocpp_port)
+        held = [socket.create_connection(address) for _ in range(20)]
+        await asyncio.sleep(0.5)
+        for number in range(20):
+            await _heartbeat(live, f"during-{number}")
+        for item in held:
+            item.close()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
+        began = time.monotonic()
+        async with asyncio.timeout(5):
+            while await _refusal(daemon) != 101:
+                await asyncio.sleep(0.2)
+        await _heartbeat(live, "after")
+
+    assert time.monotonic() - began < 5
