@@ -12,7 +12,7 @@ import structlog
 
 from agent.control.depot import Depot
 from agent.control.wishes import Wish
-from agent.domain import billing
+from agent.domain import billing, session_soc
 from agent.domain.billing import Ceiling, Grant, Standing
 from agent.domain.capability import ProfileForm
 from agent.domain.curve import constant, lower_of
@@ -73,7 +73,7 @@ def granted(
         session,
         found,
         now,
-        soc_percent=_soc(depot, session),
+        soc_percent=_soc(session, now),
         was_reached=before is not None and before.is_goal,
     )
     _remember(depot, session, before, given)
@@ -93,12 +93,10 @@ def granted(
     )
 
 
-def _soc(depot: Depot, session: Session) -> float | None:
-    """The best that is known of the battery, percent."""
-    if session.meter.soc_percent is not None:
-        return session.meter.soc_percent
-    known = depot.accounts.get(session.session_id)
-    return known.soc if known is not None else None
+def _soc(session: Session, now: datetime) -> float | None:
+    """The best that is known of the battery, percent; a plan's guess ends nothing."""
+    known = session_soc.soc_now(session, now)
+    return known.percent if known is not None and known.measured_at is not None else None
 
 
 def _remember(
@@ -113,7 +111,8 @@ def _remember(
     if session_id not in depot.grants and len(depot.grants) >= GRANTS_MAX:
         depot.grants.pop(next(iter(depot.grants)))
     depot.grants[session_id] = given
-    if given.is_goal and (before is None or not before.is_goal):
+    was_goal = before is not None and before.is_goal
+    if given.is_goal and not was_goal:
         log.info(
             "charge_goal_reached",
             station_id=session.station_id,

@@ -19,7 +19,7 @@ import structlog
 from agent.control.depot import Depot
 from agent.control.wishes import Wish
 from agent.domain import account as accounts
-from agent.domain import localplan, wake
+from agent.domain import localplan, session_soc, wake
 from agent.domain.account import Account, Battery, Goal
 from agent.domain.allocator import Node, Reserve
 from agent.domain.curve import EVER_S, constant
@@ -141,6 +141,7 @@ class Minder:
         given = None
         if view is not None and view.share is not None and asked.source != "unmatched":
             given = view.share
+        soc = session_soc.soc_now(session, now) if session.battery is not None else None
         goal = Goal(
             started_at=session.started_at,
             line=asked.line if asked.source in ("plan", "local") else None,
@@ -148,12 +149,11 @@ class Minder:
             departs_at=schedule.departs_at if schedule is not None else None,
             target_soc=schedule.target_soc_percent if schedule is not None else None,
             start_soc=schedule.start_soc_percent if schedule is not None else None,
+            soc=soc.percent if soc is not None else None,
             window=self._window(vehicle, schedule, asked),
+            is_full=asked.source == "goal",
         )
-        battery = Battery(
-            max_w=asked.window.max_w,
-            capacity_wh=float(vehicle.capacity_wh) if vehicle.capacity_wh else None,
-        )
+        battery = _battery(session, vehicle, asked.window.max_w)
         found = accounts.account(before, session.meter, goal, battery, now=now)
         self._remember(session.session_id, found)
         self._tell_risk(session, found, now)
@@ -410,6 +410,18 @@ def urgency(found: Account | None, now: datetime) -> tuple[float, float]:
     if found is None or found.departs_at is None:
         return 0.0, float(EVER_S)
     return found.need_w(now), found.laxity_s(now)
+
+
+def _battery(session: Session, vehicle: Vehicle, max_w: float) -> Battery:
+    """The vehicle's battery with what was learned of it."""
+    capacity_wh = float(vehicle.capacity_wh) if vehicle.capacity_wh else None
+    known = session.battery
+    if known is None:
+        return Battery(max_w=max_w, capacity_wh=capacity_wh)
+    if capacity_wh is None:
+        capacity_wh = 100 * accounts.BATTERY_EFFICIENCY / known.points_per_wh
+    efficiency = known.points_per_wh * capacity_wh / 100
+    return Battery(max_w=max_w, capacity_wh=capacity_wh, efficiency=efficiency)
 
 
 def _names(outlet: Outlet, session: Session) -> dict[str, object]:

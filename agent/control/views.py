@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from agent.control.depot import Depot
 from agent.control.health import CloudHealth
 from agent.control.ladders import shown
+from agent.domain import session_soc
 from agent.domain.curve import value_at
 from agent.domain.identity import MatchOutcome, V2icpWord, Vehicle
 from agent.domain.ids import EvseId, StationId, TransactionId
@@ -109,10 +110,12 @@ def measured_w(session: Session | None, now: datetime) -> float | None:
     return round(session.meter.power_w or 0.0, 1)
 
 
-def session(item: Session) -> Json:
-    """One session."""
+def session(item: Session, now: datetime | None = None) -> Json:
+    """One session; its SoC as of ``now``, without it as of the last meter value."""
     meter = item.meter
     is_over = item.phase is SessionPhase.ENDED
+    soc = session_soc.soc_now(item, now or meter.register_at or item.plugged_at)
+    soc_percent = None if soc is None else round(soc.percent, 1)
     return {
         "session_id": item.session_id,
         "station_id": item.station_id,
@@ -123,6 +126,8 @@ def session(item: Session) -> Json:
         "mac": item.mac,
         "id_token": item.id_token or None,
         "vin": item.vin,
+        "account": item.account_id,
+        "account_verified": item.account_ok,
         "match": item.match,
         "match_evidence": [
             {
@@ -146,12 +151,27 @@ def session(item: Session) -> Json:
         "ended_at": iso(item.ended_at),
         "energy_wh": round(meter.energy_wh, 1),
         "power_w": None if is_over else meter.power_w,
-        "soc_start": meter.soc_first,
-        "soc_now": meter.soc_percent,
-        "soc_end": meter.soc_percent if is_over else None,
-        "soc_source": "station" if meter.soc_percent is not None else None,
+        "soc_start": session_soc.soc_start(item),
+        "soc_now": soc_percent,
+        "soc_end": soc_percent if is_over else None,
+        "soc_source": None if soc is None else soc.source,
+        "soc_confidence": None if soc is None else round(soc.confidence, 1),
+        "soc_at": None if soc is None else iso(soc.measured_at),
+        "goal": _goal(item),
         "stop_reason": item.stop_reason or None,
         "anomalies": list(item.anomalies),
+    }
+
+
+def _goal(item: Session) -> Json | None:
+    """How far it is to charge because somebody said so."""
+    if item.goal is None:
+        return None
+    return {
+        "energy_wh": item.goal.energy_wh,
+        "soc_percent": item.goal.soc_percent,
+        "source": item.goal.source,
+        "reached_at": iso(item.goal_reached_at),
     }
 
 
@@ -162,7 +182,12 @@ def _transaction_id(transaction_id: TransactionId, version: str) -> int | str:
     return transaction_id
 
 
-def vehicles(depot: Depot) -> list[Json]:
+def _soc_now(item: Session, now: datetime | None) -> float | None:
+    soc = session_soc.soc_now(item, now or item.meter.register_at or item.plugged_at)
+    return None if soc is None else round(soc.percent, 1)
+
+
+def vehicles(depot: Depot, now: datetime | None = None) -> list[Json]:
     """The registry, with where each vehicle is plugged in."""
     held = {
         item.vehicle_id: item
@@ -190,7 +215,7 @@ def vehicles(depot: Depot) -> list[Json]:
                 "preconditioning": _heating(vehicle),
                 "session_id": here.session_id if here is not None else None,
                 "station_id": here.station_id if here is not None else None,
-                "soc_now": here.meter.soc_percent if here is not None else None,
+                "soc_now": _soc_now(here, now) if here is not None else None,
             }
         )
     return found
@@ -292,7 +317,14 @@ def outbox(
                     (row.error for row in reversed(owed) if row.error), None
                 ),
                 "dead_letters": [
-                    {"key": row.key, "session_id": row.session_id, "error": row.error}
+                    {
+                        "key": row.key,
+                        "session_id": row.session_id,
+                        "vehicle_id": row.report.vehicle_id,
+                        "created_at": iso(row.created_at),
+                        "attempts": row.attempts,
+                        "error": row.error,
+                    }
                     for row in dead[:50]
                 ],
             }

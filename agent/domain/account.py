@@ -64,8 +64,9 @@ class Goal:
     ``line`` is the plan as a curve (W at the outlet, without ``held_open``), None
     without one; ``given`` what is allocated from now on, where that differs.
     ``start_soc`` is a SoC at ``started_at`` from elsewhere (percent), used when the
-    station reports none. ``is_full``: the vehicle itself ended charging; for vehicles
-    without SoC.
+    station reports none. ``soc`` is the best that is known now from all sources
+    (``session_soc``), before either. ``is_full``: the vehicle itself ended charging; for
+    vehicles without SoC.
     """
 
     started_at: datetime
@@ -74,6 +75,7 @@ class Goal:
     departs_at: datetime | None = None
     target_soc: float | None = None
     start_soc: float | None = None
+    soc: float | None = None
     window: HeldWindow | None = None
     is_full: bool = False
 
@@ -262,6 +264,8 @@ def _with_battery(
 
 def _soc(item: Account, meter: MeterState, goal: Goal, battery: Battery) -> float | None:
     """The newest SoC, carried on by the energy delivered since (EV-14)."""
+    if goal.soc is not None:
+        return goal.soc
     soc = meter.soc_percent if meter.soc_percent is not None else goal.start_soc
     if soc is None or not battery.capacity_wh:
         return soc

@@ -6,6 +6,7 @@ believed as it is; where it stopped, or never began, metered energy carries on.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from agent.domain import soc
@@ -24,13 +25,13 @@ def soc_now(session: Session, now: datetime) -> Soc | None:
     energy_wh = soc.energy_at(session.meter, at)
     book = _book(session)
     found = soc.estimate(book, energy_wh, session.battery, at=at)
-    if found is not None and book.anchors[-1].source is SocSource.SCHEDULE:
-        return Soc(
-            percent=found.percent,
-            source=SocSource.ESTIMATE,
-            measured_at=None,
-            confidence=found.confidence,
-        )
+    if found is None:
+        return None
+    newest = book.anchors[-1]
+    if newest.source is SocSource.SCHEDULE:
+        return replace(found, source=SocSource.ESTIMATE, measured_at=None)
+    if found.source in (SocSource.STATION, SocSource.NEEDS):
+        return replace(found, percent=newest.percent)  # as the station shows it
     return found
 
 

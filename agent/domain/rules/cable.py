@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from agent.domain import events, meter
+from agent.domain import events, meter, session_soc
 from agent.domain.events import ConnectorStatus
 from agent.domain.rules.naming import add_token, take_pending
 from agent.domain.rules.owed import report_bill, report_session, report_start_soc
@@ -121,11 +121,12 @@ def end_session(work: Work, session: Session, *, at: datetime) -> Session:
     report_session(work, session)
     session = report_bill(work, session)
     work.save(session)
+    last = session_soc.soc_now(session, at)
     work.tell(
         "session_ended",
         session,
         energy_wh=round(session.meter.energy_wh),
-        soc_end=session.meter.soc_percent,
+        soc_end=round(last.percent, 1) if last is not None else None,
         stop_reason=session.stop_reason,
     )
     work.power()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from agent.domain import session_soc
 from agent.domain.effects import (
     BilledTransaction,
     BillingReport,
@@ -25,6 +26,8 @@ from agent.domain.values import changed
 
 START_SOC_WAIT = timedelta(seconds=120)
 """Time for the station to report SoC before the schedule's estimate is confirmed."""
+CAR_SOC_WAIT = timedelta(seconds=300)
+"""The same where the vehicle's own cloud is asked, 75 s after plug-in or recognition."""
 CHARGEYE = "chargeye"
 BILLING = "billing"
 
@@ -44,10 +47,12 @@ def report_start_soc(
         or session.schedule_id is None
     ):
         return session
-    soc = session.meter.soc_first
+    soc = session_soc.soc_start(session)
     if soc is None:
         waited = work.now - (session.started_at or work.now)
-        if not is_last_call and waited < START_SOC_WAIT:
+        may_ask_car = session.battery is not None and session.battery.may_ask_car
+        patience = CAR_SOC_WAIT if may_ask_car else START_SOC_WAIT
+        if not is_last_call and waited < patience:
             return session
         soc = session.schedule_soc_percent
     if soc is None:
@@ -144,6 +149,7 @@ def bill_of(session: Session, *, corrects: SessionId | None) -> BillingReport:
     )
     ends = [item.ended_at for item in parts if item.ended_at is not None]
     meter = session.meter
+    last = session_soc.soc_now(session, session.ended_at or session.plugged_at)
     return BillingReport(
         session_id=session.session_id,
         corrects=corrects,
@@ -161,9 +167,9 @@ def bill_of(session: Session, *, corrects: SessionId | None) -> BillingReport:
         meter_begin_wh=parts[0].meter_begin_wh if parts else None,
         meter_end_wh=parts[-1].meter_end_wh if parts else None,
         is_estimated=any(item.is_estimated for item in parts),
-        soc_start=meter.soc_first,
-        soc_end=meter.soc_percent,
-        soc_source="station" if meter.soc_percent is not None else None,
+        soc_start=session_soc.soc_start(session),
+        soc_end=round(last.percent, 1) if last is not None else None,
+        soc_source=last.source if last is not None else None,
         plugged_at=session.plugged_at,
         started_at=session.started_at,
         charging_ended_at=max(ends, default=None),
