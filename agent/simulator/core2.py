@@ -210,8 +210,8 @@ class Core2(Core):
 
 
 def _soc(core: Core2, evse: int) -> str:
-    soc = core.outlets[evse].soc_percent if evse in core.vehicle_ids else None
-    return "" if soc is None else f"{soc:.1f}"
+    soc = core.outlets[evse].told_soc if evse in core.vehicle_ids else None
+    return "" if soc is None or "no-soc" in core.faults else f"{soc:.1f}"
 
 
 def evse_of(outlet: Outlet) -> dict[str, int]:

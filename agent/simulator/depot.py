@@ -62,7 +62,11 @@ class NightStation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NightVehicle:
-    """One visit of one vehicle. Wh, W and percent; times are aware UTC."""
+    """One visit of one vehicle. Wh, W and percent; times are aware UTC.
+
+    With `tells_soc` false the station never learns its state of charge;
+    `limit_percent` is where it stops by itself.
+    """
 
     vehicle_id: str
     name: str
@@ -77,6 +81,8 @@ class NightVehicle:
     soc_target: float
     station_id: str
     connector: int
+    tells_soc: bool = True
+    limit_percent: float = 100.0
 
     @property
     def need_wh(self) -> float:

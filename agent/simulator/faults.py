@@ -30,6 +30,7 @@ FAULTS: dict[str, str] = {
     "stop-never": "loses each StopTransaction (2.x: Ended)",
     "available-before-stop": "reports Available before it sends the end",
     "tx-id-minus-one-after-offline": "1.6: reports -1 for a transaction begun offline",
+    "no-soc": "never tells a state of charge, as if the vehicle gave none",
     "soc-zero-first": "its first readings of the state of charge are 0",
     "energy-in-kwh": "reports energy in kWh with float noise",
     "numbers-as-numbers": "1.6: sends sampled values as JSON numbers, not text",

@@ -86,6 +86,13 @@ class Outlet:
         """The vehicle's state of charge, if one is plugged in."""
         return None if self.vehicle is None else self.vehicle.soc_percent
 
+    @property
+    def told_soc(self) -> float | None:
+        """What the vehicle tells the station of its state of charge, if it does."""
+        if self.vehicle is None or not self.vehicle.tells_soc:
+            return None
+        return self.vehicle.soc_percent
+
     def step(self, end: datetime, dt_s: float) -> None:
         """Let the vehicle draw for `dt_s` seconds of what is offered."""
         drawn_w = 0.0

@@ -58,8 +58,8 @@ def samples(outlet: Outlet, measurand: str, faults: frozenset[str]) -> list[Samp
         case "Voltage":
             text = f"{DC_VOLTS if outlet.dc else AC_VOLTS:.1f}"
             return _per_phase(outlet, measurand, text, "V")
-        case "SoC" if outlet.dc and outlet.soc_percent is not None:
-            return [_soc(outlet, outlet.soc_percent, faults)]
+        case "SoC" if outlet.dc and outlet.told_soc is not None and "no-soc" not in faults:
+            return [_soc(outlet, outlet.told_soc, faults)]
         case _:
             return []
 

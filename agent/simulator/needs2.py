@@ -110,10 +110,12 @@ class Needs2:
                 "evMaxPower": round(vehicle.max_w),
                 "energyAmount": energy_wh,
                 "evEnergyCapacity": round(vehicle.capacity_wh),
-                "stateOfCharge": int(vehicle.soc_percent),
                 "fullSoC": 100,
                 "bulkSoC": BULK_SOC,
             }
+            if vehicle.tells_soc and "no-soc" not in self._core.faults:
+                soc = int(vehicle.soc_percent)
+                needs["dcChargingParameters"]["stateOfCharge"] = soc
         else:
             needs["acChargingParameters"] = {
                 "energyAmount": energy_wh,

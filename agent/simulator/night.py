@@ -88,6 +88,7 @@ class Night:
             each.station_id: build_station(self._config(each.station_id, url), clock)
             for each in scenario.stations
         }
+        self.vehicles = {each: _vehicle(each) for each in scenario.vehicles}
         for station_id, station in self.stations.items():
             station.listen(self._listener(station_id))
 
@@ -145,17 +146,7 @@ class Night:
         return lambda entry: listener(station_id, entry)
 
     async def _visit(self, plan: NightVehicle) -> None:
-        vehicle = VirtualVehicle(
-            name=plan.name,
-            mac=plan.mac,
-            capacity_wh=plan.capacity_wh,
-            soc_percent=plan.soc_start,
-            max_w=plan.max_w,
-            min_w=plan.min_w,
-            can_resume=plan.can_resume,
-            soc_target=plan.soc_target,
-            departure=plan.departure,
-        )
+        vehicle = self.vehicles[plan]
         station = self.stations[plan.station_id]
         outlet = station.outlets[plan.connector]
         await self._sleep_until(plan.arrival)
@@ -199,6 +190,22 @@ class Night:
             left_s = deadline_s - asyncio.get_running_loop().time()
             with contextlib.suppress(TimeoutError):
                 await station.wait_until(_has_told_all, max(0.0, left_s))
+
+
+def _vehicle(plan: NightVehicle) -> VirtualVehicle:
+    return VirtualVehicle(
+        name=plan.name,
+        mac=plan.mac,
+        capacity_wh=plan.capacity_wh,
+        soc_percent=plan.soc_start,
+        max_w=plan.max_w,
+        min_w=plan.min_w,
+        can_resume=plan.can_resume,
+        soc_target=plan.soc_target,
+        departure=plan.departure,
+        limit_percent=plan.limit_percent,
+        tells_soc=plan.tells_soc,
+    )
 
 
 def _has_told_all(station: VirtualStation) -> bool:

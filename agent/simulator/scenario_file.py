@@ -27,6 +27,8 @@ Times are minutes after the start. Keys with a value here are optional::
     min_kw = 3
     soc_target = 90
     can_resume = true           # false: it sleeps for good after a long pause
+    tells_soc = true            # false: the station never learns its state of charge
+    limit = 100                 # percent where the vehicle stops by itself
     [[cuts]]                    # the link of a station is gone for a while
     station = "CP-01"
     at = 30
@@ -109,6 +111,8 @@ _VEHICLE = {
     "min_kw": _Key(float, 3.0),
     "soc_target": _Key(float, 90.0),
     "can_resume": _Key(bool, default=True),
+    "tells_soc": _Key(bool, default=True),
+    "limit": _Key(float, 100.0),
 }
 _CUT = {"station": _Key(str), "at": _Key(float), "minutes": _Key(float)}
 _RESTART = {"station": _Key(str), "at": _Key(float)}
@@ -257,6 +261,8 @@ def _vehicle(
         raise ScenarioError(f"{place}: soc_start and soc_target must ascend in 0 to 100")
     if row["battery_kwh"] <= 0 or row["max_kw"] <= 0 or row["min_kw"] < 0:
         raise ScenarioError(f"{place}: battery_kwh and max_kw must be more than 0")
+    if not 0 < row["limit"] <= 100:  # noqa: PLR2004 (percent)
+        raise ScenarioError(f"{place}: limit must be above 0 and at most 100")
     return NightVehicle(
         vehicle_id=row["id"],
         name=row["name"] or row["id"],
@@ -271,6 +277,8 @@ def _vehicle(
         soc_target=row["soc_target"],
         station_id=station.station_id,
         connector=row["outlet"],
+        tells_soc=row["tells_soc"],
+        limit_percent=row["limit"],
     )
 
 

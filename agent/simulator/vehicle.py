@@ -24,8 +24,10 @@ class VirtualVehicle:
     """One vehicle with its battery. Power in W at the outlet, energy in Wh.
 
     Offered less than `min_w` it draws nothing; if it cannot resume and that lasts
-    longer than `sleep_after_s` it sleeps until it is plugged in again. `soc_target` and
-    `departure` are what it would tell a station by ISO 15118.
+    longer than `sleep_after_s` it sleeps until it is plugged in again, or started by its
+    maker's cloud. `soc_target` and `departure` are what it would tell a station by ISO
+    15118; with `tells_soc` false no station learns its SoC. At `limit_percent`, which its
+    driver or its maker's cloud sets, it stops by itself.
     """
 
     name: str
@@ -42,7 +44,10 @@ class VirtualVehicle:
     ramp_w_per_s: float = 10_000.0
     soc_target: float = SOC_FULL_PERCENT
     departure: datetime | None = None
+    limit_percent: float = SOC_FULL_PERCENT
+    tells_soc: bool = True
     is_asleep: bool = field(default=False, init=False)
+    is_stopped: bool = field(default=False, init=False)
     starved_s: float = field(default=0.0, init=False)
     _power_w: float = field(default=0.0, init=False)
 
@@ -57,8 +62,8 @@ class VirtualVehicle:
 
     @property
     def is_full(self) -> bool:
-        """Whether the battery takes no more."""
-        return self.soc_percent >= SOC_FULL_PERCENT
+        """Whether the battery takes no more: it is full, or at the car's limit."""
+        return self.soc_percent >= min(self.limit_percent, SOC_FULL_PERCENT)
 
     @property
     def needed_wh(self) -> float:
@@ -69,7 +74,7 @@ class VirtualVehicle:
     @property
     def wanted_w(self) -> float:
         """The power in W that it would take now if it were offered without limit."""
-        if self.is_asleep or self.is_full:
+        if self.is_asleep or self.is_stopped or self.is_full:
             return 0.0
         beyond = max(0.0, self.soc_percent - TAPER_FROM_PERCENT)
         share = 1.0 - (1.0 - TAPER_END_SHARE) * beyond / (
@@ -81,13 +86,28 @@ class VirtualVehicle:
         """Whether it would charge when offered so many W."""
         if offered_w <= 0 or offered_w < self.min_w:
             return False
-        return not self.is_asleep and not self.is_full
+        return not (self.is_asleep or self.is_stopped or self.is_full)
 
     def replug(self) -> None:
         """Wake it up, as pulling and putting the plug does."""
-        self.is_asleep = False
+        self.is_asleep = self.is_stopped = False
         self.starved_s = 0.0
         self._power_w = 0.0
+
+    def start(self) -> None:
+        """Wake up and charge again, told by the maker's cloud."""
+        self.is_asleep = self.is_stopped = False
+        self.starved_s = 0.0
+
+    def stop(self) -> None:
+        """Charge no more until it is started or plugged in again."""
+        self.is_stopped = True
+
+    def set_limit(self, percent: float) -> None:
+        """Stop at this SoC from now on; ValueError when it is not 0 to 100."""
+        if not 0 <= percent <= SOC_FULL_PERCENT:
+            raise ValueError(f"{self.name}: limit {percent} % is not 0 to 100")
+        self.limit_percent = percent
 
     def pause(self) -> None:
         """Forget the present power: its contactor opened."""
@@ -101,8 +121,8 @@ class VirtualVehicle:
         drawn_w = min(self._ramp(dt_s, target_w), self._room_w(dt_s))
         stored_wh = drawn_w * dt_s / S_PER_HOUR * self.efficiency
         soc = self.soc_percent + stored_wh / self.capacity_wh * SOC_FULL_PERCENT
-        is_full = soc > SOC_FULL_PERCENT - SOC_DUST_PERCENT
-        self.soc_percent = SOC_FULL_PERCENT if is_full else soc
+        top = max(self.soc_percent, min(self.limit_percent, SOC_FULL_PERCENT))
+        self.soc_percent = top if soc > top - SOC_DUST_PERCENT else soc
         return drawn_w
 
     def _target_w(self, dt_s: float, offered_w: float) -> float:
@@ -124,6 +144,7 @@ class VirtualVehicle:
         return min(target_w, area / dt_s)
 
     def _room_w(self, dt_s: float) -> float:
-        """Find the mean power in W that would just fill the battery in `dt_s`."""
-        room_wh = (SOC_FULL_PERCENT - self.soc_percent) / 100 * self.capacity_wh
+        """Find the mean power in W that would just reach the limit in `dt_s`."""
+        top = min(self.limit_percent, SOC_FULL_PERCENT)
+        room_wh = max(0.0, top - self.soc_percent) / 100 * self.capacity_wh
         return room_wh / self.efficiency * S_PER_HOUR / dt_s

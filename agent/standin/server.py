@@ -175,12 +175,14 @@ def _merged(routes: list[Route]) -> list[Route]:
         for method in (route.methods or set()) - {"HEAD"}:
             by_path.setdefault(route.path, {})[method] = route.endpoint
     return [
-        Route(path, _by_method(endpoints), methods=list(endpoints))
+        Route(path, by_method(endpoints), methods=list(endpoints))
         for path, endpoints in by_path.items()
     ]
 
 
-def _by_method(endpoints: dict[str, Any]) -> Any:
+def by_method(endpoints: dict[str, Any]) -> Any:
+    """Join the endpoints of one path; HEAD is answered as GET."""
+
     async def endpoint(request: Any) -> Any:
         method = "GET" if request.method == "HEAD" else request.method
         return await endpoints[method](request)

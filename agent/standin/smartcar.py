@@ -6,7 +6,6 @@ Its hosts become one origin: token, vehicle, management and v2.0 paths do not co
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Self
 
 from starlette.applications import Starlette
@@ -15,11 +14,14 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from agent.standin.schedules import BadRequestError
-from agent.standin.server import LoopbackServer
+from agent.standin.server import LoopbackServer, by_method
 from agent.standin.smartcar_api import CALL, SmartcarApi, json_answer
 from agent.standin.smartcar_control import smartcar_control_routes
 from agent.standin.smartcar_errors import SmartcarError
 from agent.standin.smartcar_gate import SmartcarGate
+from agent.standin.smartcar_management import Management
+from agent.standin.smartcar_v2 import READS, SmartcarV2
+from agent.standin.smartcar_webhooks import WebhookSender
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from agent.standin.smartcar_api import Endpoint
     from agent.standin.smartcar_state import SmartcarStandin
 
 V2_PREFIX = "/v2.0/"
@@ -34,9 +37,15 @@ SETTLE_REAL_S = 0.05
 """How often cars live on by themselves; a night at 300 times the speed moves 15 s."""
 
 
-def make_smartcar_app(cloud: SmartcarStandin) -> Starlette:
-    """Return the ASGI app that serves `cloud`, and `/_control/smartcar`."""
+def make_smartcar_app(
+    cloud: SmartcarStandin, sender: WebhookSender | None = None
+) -> Starlette:
+    """Return the ASGI app that serves `cloud`, and `/_control/smartcar`.
+
+    With a `sender` the control face also sets up and sends webhooks.
+    """
     api = SmartcarApi(cloud)
+    management = Management(cloud, api)
     car = "/v3/vehicles/{vehicleId}"
     routes = [
         Route("/oauth2/token", api.token, methods=["POST"]),
@@ -49,10 +58,19 @@ def make_smartcar_app(cloud: SmartcarStandin) -> Starlette:
         Route(f"{car}/commands/charge/start", api.start, methods=["POST"]),
         Route(f"{car}/commands/charge/stop", api.stop, methods=["POST"]),
         Route(f"{car}/commands/charge/set-limit", api.set_limit, methods=["POST"]),
+        Route("/v3/webhooks", management.webhooks, methods=["GET"]),
+        Route("/v3/webhooks/{webhookId}", management.webhook, methods=["GET"]),
+        Route("/v3/subscriptions", management.subscriptions, methods=["GET", "POST"]),
+        Route(
+            "/v3/subscriptions/{subscriptionId}",
+            management.subscription,
+            methods=["GET", "DELETE"],
+        ),
+        *_v2_routes(cloud),
     ]
     errors = _Errors(cloud)
     app = Starlette(
-        routes=[*routes, *smartcar_control_routes(cloud)],
+        routes=[*routes, *smartcar_control_routes(cloud, sender)],
         middleware=[Middleware(SmartcarGate, cloud)],
         exception_handlers={
             SmartcarError: errors.smartcar,
@@ -64,15 +82,47 @@ def make_smartcar_app(cloud: SmartcarStandin) -> Starlette:
     return app
 
 
+def _v2_routes(cloud: SmartcarStandin) -> list[Route]:
+    """v2.0; a vehicle's URLs are good with and without a slash at the end."""
+    v2 = SmartcarV2(cloud)
+    car = f"{V2_PREFIX}vehicles/{{vehicleId}}"
+    charge: dict[str, Endpoint] = {"GET": v2.read, "POST": v2.control}
+    limit: dict[str, Endpoint] = {"GET": v2.read, "POST": v2.set_limit}
+    only_read: dict[str, Endpoint] = {"GET": v2.read}
+    rows: list[tuple[str, dict[str, Endpoint]]] = [
+        (car, only_read),
+        *(
+            (car + path, only_read)
+            for path in READS
+            if path not in ("/", "/charge", "/charge/limit")
+        ),
+        (f"{car}/charge", charge),
+        (f"{car}/charge/limit", limit),
+        (f"{car}/batch", {"POST": v2.batch}),
+        (f"{car}/application", {"DELETE": v2.disconnect}),
+        (f"{V2_PREFIX}vehicles", {"GET": v2.vehicles}),
+        (f"{V2_PREFIX}user", {"GET": v2.user}),
+        (f"{V2_PREFIX}management/connections", {"GET": v2.connections}),
+    ]
+    routes = [Route("/oauth/token", v2.token, methods=["POST"])]
+    for path, endpoints in rows:
+        routes.extend(
+            Route(each, by_method(endpoints), methods=list(endpoints))
+            for each in (path, f"{path}/")
+        )
+    return routes
+
+
 class SmartcarServer(LoopbackServer):
     """Serves a stand-in Smartcar on 127.0.0.1 between `async with` and its end."""
 
     def __init__(self, cloud: SmartcarStandin, *, port: int = 0) -> None:
         """Prepare; port 0 lets the machine choose one."""
-        super().__init__(make_smartcar_app(cloud), port=port)
+        self.sender = WebhookSender(cloud)
+        super().__init__(make_smartcar_app(cloud, self.sender), port=port)
         self.cloud = cloud
-        self._life: asyncio.TaskGroup | None = None
-        self._living: asyncio.Task[None] | None = None
+        self._life = asyncio.TaskGroup()
+        self._living: list[asyncio.Task[None]] = []
 
     @property
     def token_url(self) -> str:
@@ -90,6 +140,11 @@ class SmartcarServer(LoopbackServer):
         return f"{self.root_url}/v3"
 
     @property
+    def v2_management_url(self) -> str:
+        """The v2.0 management API, without a slash at the end."""
+        return f"{self.root_url}/v2.0"
+
+    @property
     def v2_token_url(self) -> str:
         """The v2.0 token endpoint."""
         return f"{self.root_url}/oauth/token"
@@ -102,9 +157,11 @@ class SmartcarServer(LoopbackServer):
     async def __aenter__(self) -> Self:
         """Listen, and let the cars live on; OSError when the port is taken."""
         await super().__aenter__()
-        self._life = asyncio.TaskGroup()
         await self._life.__aenter__()
-        self._living = self._life.create_task(self._live(), name="standin-cars")
+        self._living = [
+            self._life.create_task(self._live(), name="standin-cars"),
+            self._life.create_task(self.sender.run(), name="standin-webhooks"),
+        ]
         return self
 
     async def __aexit__(
@@ -115,10 +172,9 @@ class SmartcarServer(LoopbackServer):
     ) -> None:
         """Stop and wait until all is closed; a failure of the server is raised."""
         try:
-            if self._life is not None and self._living is not None:
-                self._living.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await self._living
+            for task in self._living:
+                task.cancel()
+            if self._living:
                 await self._life.__aexit__(None, None, None)
         finally:
             await super().__aexit__(kind, error, trace)

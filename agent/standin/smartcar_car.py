@@ -156,9 +156,10 @@ class StandinCar:
 
     `report_s`: seconds between reports; None takes those of the make. `soc_step`: SoC is
     rounded down to such steps. `feed`: who fills Smartcar's store. `command_s`: how long
-    a command takes to answer; `effect_s`: after the answer, until the car does it.
-    `incapable`: commands that it can never do (`charge-start`, ...). `needs_soc`: the
-    SoC below which it refuses start and stop. `signals`: the codes it has; None is all.
+    a command takes to answer, `read_s` a read of v2.0; `effect_s`: after the answer,
+    until the car does it. `incapable`: commands that it can never do (`charge-start`,
+    ...). `needs_soc`: the SoC below which it refuses start and stop. `signals`: the codes
+    that it has; None is all.
     """
 
     vehicle_id: str
@@ -181,6 +182,7 @@ class StandinCar:
     soc_step: float = 1.0
     feed: Feed = "subscribed"
     command_s: float = 0.0
+    read_s: float = 0.0
     effect_s: float = 0.0
     incapable: frozenset[str] = frozenset()
     limit_needs_plug: bool = False

@@ -18,6 +18,7 @@ from agent.standin.smartcar_car import PERMISSIONS, PlainBody, StandinCar
 from agent.standin.smartcar_faults import CarFault
 from agent.standin.smartcar_limits import LimitSet
 from agent.standin.smartcar_signals import spoil
+from agent.standin.smartcar_webhooks import Webhook
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from agent.standin.schedules import JsonObject
     from agent.standin.smartcar_state import SmartcarStandin
+    from agent.standin.smartcar_webhooks import WebhookSender
 
 PREFIX = "/_control/smartcar"
 BODY_FIELDS = frozenset(each.name for each in fields(PlainBody))
@@ -38,10 +40,14 @@ SWITCHES = frozenset({
 LIMIT_FIELDS = frozenset(each.name for each in fields(LimitSet))
 
 
-def smartcar_control_routes(cloud: SmartcarStandin) -> list[Route]:
-    """Return the routes that work on `cloud`."""
+def smartcar_control_routes(
+    cloud: SmartcarStandin, sender: WebhookSender | None = None
+) -> list[Route]:
+    """Return the routes that work on `cloud`, and on its `sender` if it has one."""
     control = _Control(cloud)
+    hooks = [] if sender is None else _webhook_routes(cloud, sender)
     return [
+        *hooks,
         Route(f"{PREFIX}/ledger", control.ledger, methods=["GET", "DELETE"]),
         Route(f"{PREFIX}/fault", control.fault, methods=["POST", "DELETE"]),
         Route(f"{PREFIX}/clock", control.clock, methods=["GET", "POST"]),
@@ -52,6 +58,65 @@ def smartcar_control_routes(cloud: SmartcarStandin) -> list[Route]:
         Route(f"{PREFIX}/limits", control.limits, methods=["GET", "POST", "DELETE"]),
         Route(f"{PREFIX}/tokens", control.tokens, methods=["POST"]),
     ]
+
+
+def _webhook_routes(cloud: SmartcarStandin, sender: WebhookSender) -> list[Route]:
+    """Return the routes of the dashboard's webhook page, and of its sender's faults."""
+    dashboard = _Dashboard(cloud, sender)
+    return [
+        Route(f"{PREFIX}/webhooks", dashboard.webhooks, methods=["POST"]),
+        Route(f"{PREFIX}/events", dashboard.events, methods=["POST"]),
+        Route(f"{PREFIX}/deliveries", dashboard.deliveries, methods=["GET", "POST"]),
+    ]
+
+
+class _Dashboard:
+    def __init__(self, cloud: SmartcarStandin, sender: WebhookSender) -> None:
+        self._cloud = cloud
+        self._sender = sender
+
+    async def webhooks(self, request: Request) -> Response:
+        """POST the fields of `Webhook`; it is verified at once, and the result told."""
+        body = await _object(request)
+        for name in ("triggers", "data"):
+            if name in body:
+                body[name] = tuple(body[name])
+        try:
+            webhook = Webhook(**body)
+        except TypeError as error:
+            raise BadRequestError(str(error)) from error
+        self._cloud.webhooks[webhook.id] = webhook
+        is_verified = await self._sender.verify(webhook)
+        return json_answer({"isVerified": is_verified})
+
+    async def events(self, request: Request) -> Response:
+        """POST `webhook`, `vehicle`; `changed` codes, or `error` and `isResolved`."""
+        body = await _object(request)
+        webhook = self._cloud.webhooks.get(str(body.get("webhook")))
+        car = self._cloud.cars.get(str(body.get("vehicle")))
+        if webhook is None or car is None:
+            raise BadRequestError("webhook or vehicle is unknown")
+        if "error" not in body:
+            return json_answer(self._sender.tell(webhook, car, body.get("changed", [])))
+        try:
+            event = self._sender.tell_error(
+                webhook, car, str(body["error"]), is_resolved=body.get("isResolved", False)
+            )
+        except ValueError as error:
+            raise BadRequestError(str(error)) from error
+        return json_answer(event)
+
+    async def deliveries(self, request: Request) -> Response:
+        """GET attempts; POST `duplicates`, `badSignatures`, `hold`, `release`."""
+        sender = self._sender
+        if request.method == "POST":
+            body = await _object(request)
+            sender.duplicates = int(body.get("duplicates", sender.duplicates))
+            sender.bad_signatures = int(body.get("badSignatures", sender.bad_signatures))
+            sender.is_holding = bool(body.get("hold", sender.is_holding))
+            if "release" in body:
+                sender.release(reverse=body["release"] == "reverse")
+        return json_answer({"deliveries": [each.json() for each in sender.deliveries]})
 
 
 class _Control:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from agent.standin.clock import StandinClock
     from agent.standin.schedules import JsonObject
     from agent.standin.smartcar_car import StandinCar
+    from agent.standin.smartcar_webhooks import Webhook
 
 CLIENT_ID = "client_standin"
 CLIENT_SECRET = "standin-client-secret"  # noqa: S105 a stand-in's
@@ -80,7 +81,7 @@ class SmartcarStandin:
         self.cars: dict[str, StandinCar] = {}
         self.on_report: list[Callable[[StandinCar], None]] = []
         self.subscriptions: dict[str, JsonObject] = {}
-        self.webhooks: dict[str, JsonObject] = {}
+        self.webhooks: dict[str, Webhook] = {}
         self._effects: list[Effect] = []
         self._requests = 0
 
