@@ -14,10 +14,11 @@ from datetime import datetime
 import structlog
 
 from agent.control.depot import Depot
+from agent.control.wishes import STATION
 from agent.domain import ladder
-from agent.domain.capability import Capabilities, ProfileForm
+from agent.domain.capability import Capabilities, ProfileForm, profile_form
 from agent.domain.curve import value_at
-from agent.domain.ids import Outlet, SessionId, StationId
+from agent.domain.ids import EvseId, Outlet, SessionId, StationId
 from agent.domain.ladder import (
     Facts,
     LadderKey,
@@ -293,6 +294,20 @@ def learned_of(depot: Depot, station_id: StationId) -> Learned:
         if rule.rung and rule.fits(key.vendor, key.model, key.firmware):
             return ladder.by_hand(key, Rung(rule.rung))
     return ladder.recall(depot.learned, key)
+
+
+def base_form(
+    depot: Depot, station_id: StationId, evse_id: EvseId = STATION
+) -> ProfileForm:
+    """The form of limits by what station, vehicle and configuration say (B5, B6)."""
+    session = depot.state(station_id).session_at(evse_id)
+    needs = session.needs if session is not None else None
+    return profile_form(
+        depot.capabilities.get(station_id, Capabilities()),
+        depot.traits_of(station_id),
+        tuples_max=needs.tuples_max if needs is not None else None,
+        offline_max_s=depot.policy.offline_max_s,
+    )
 
 
 def facts_of(depot: Depot, station_id: StationId) -> Facts:
