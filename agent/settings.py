@@ -33,6 +33,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from agent.domain.billing import WithoutAccount
 from agent.domain.capability import QUIRKS
 from agent.domain.errors import ConfigFault, ConfigProblem
 from agent.domain.ladder import Rung
@@ -43,7 +44,7 @@ DEFAULT_PATH = Path("/etc/depot-agent/agent.toml")
 PATHS_KNOWN = (
     "token", "locations", "location", "location_stations", "location_schedules",
     "vehicles", "vehicle", "vehicle_schedules", "active_schedule", "stations",
-    "station_transactions", "transactions", "transaction",
+    "station_transactions", "transactions", "transaction", "power_group",
 )  # fmt: skip
 PasswordHash = Field(default="", pattern=r"^(sha256\$[0-9a-f]{32}\$[0-9a-f]{64})?$")
 
@@ -103,15 +104,46 @@ class PolicySection(_Section):
     plan_max_age_s: float = Field(default=86400, gt=0)
     max_offline_s: int = Field(default=43_200, ge=60, le=604_800)
     wake_restart: bool = False
+    goal_remote_stop: bool = False
 
 
 class Tls(_Section):
-    """``[ocpp.tls]``: the second listener."""
+    """``[ocpp.tls]``: the second listener. ``$VARIABLES`` in paths are filled in."""
 
     port: int = Field(default=9443, ge=0, le=65535)
     certificate: str
     private_key: str
+    certificate_2: str = ""
+    private_key_2: str = ""
     client_ca: str = ""
+    client_crl: str = ""
+    static_rsa: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Tls:
+        if bool(self.certificate_2) != bool(self.private_key_2):
+            raise ValueError("certificate_2 and private_key_2 come together or not at all")
+        return self
+
+
+class Pki(_Section):
+    """``[ocpp.pki]``: who signs the certificates that stations ask for."""
+
+    ca_certificate: str = ""
+    ca_key: str = ""
+    exchange_folder: str = ""
+    station_days: int = Field(default=365, ge=1, le=3650)
+    renew_days: int = Field(default=30, ge=0, le=365)
+
+    @model_validator(mode="after")
+    def _check(self) -> Pki:
+        if bool(self.ca_certificate) != bool(self.ca_key):
+            raise ValueError("ca_certificate and ca_key come together or not at all")
+        if bool(self.ca_key) == bool(self.exchange_folder):
+            raise ValueError(
+                "give a CA (ca_certificate and ca_key) or an exchange_folder, one of them"
+            )
+        return self
 
 
 class Extractor(_Section):
@@ -140,7 +172,9 @@ class Ocpp(_Section):
     host: str = "0.0.0.0"  # noqa: S104 - stations are in the depot's LAN
     port: int = Field(default=9000, ge=0, le=65535)
     unknown_stations: Literal["refuse", "accept"] = "refuse"
+    hide_station_ids: bool = False
     tls: Tls | None = None
+    pki: Pki | None = None
     heartbeat_s: int = Field(default=300, ge=10, le=86400)
     meter_interval_s: int = Field(default=30, ge=1, le=3600)
     bare_mac_tags: bool = True
@@ -163,8 +197,12 @@ class Station(_Section):
     phases: Literal[1, 3] = 3
     outlets: int = Field(default=1, ge=1, le=64)
     chargeye_station_id: str = ""
+    chargeye_connectors: dict[str, str] = Field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     certificate_name: str = ""
+    serial_number: str = ""
+    allow_lower_profile: bool = False
+    versions: tuple[Literal["1.6", "2.0.1", "2.1"], ...] = ()
     quirks: tuple[str, ...] = ()
     settings: dict[str, str] = Field(default_factory=dict)
 
@@ -313,15 +351,45 @@ def _is_safe_address(text: str) -> bool:
 
 
 class Billing(_Section):
-    """``[billing]``: read and checked; not used by this release."""
+    """``[billing]``: which accounts pay, and where finished sessions are posted."""
 
     accounts_file: str = ""
     required: bool = False
+    without_account: WithoutAccount = WithoutAccount.REFUSE
     webhook_url: str = ""
+    webhook_token: SecretStr = SecretStr("")
+
+    @model_validator(mode="after")
+    def _check(self) -> Billing:
+        if self.webhook_url:
+            _check_webhook(self.webhook_url)
+        elif self.webhook_token.get_secret_value():
+            raise ValueError("webhook_token is set, but there is no webhook_url")
+        if self.required and not self.accounts_file:
+            raise ValueError("required = true needs an accounts_file")
+        return self
+
+
+def _check_webhook(text: str) -> None:
+    """Refuse what no POST can go to. Raises ValueError."""
+    try:
+        found = urlsplit(text)
+        host, port = found.hostname, found.port
+    except ValueError as error:
+        raise ValueError(f"webhook_url is no address: {error}") from error
+    if found.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError("webhook_url must look like https://billing.example/sessions")
+    if "@" in found.netloc:
+        raise ValueError(
+            "webhook_url holds a password: take it out and set webhook_token instead"
+        )
 
 
 class Local(_Section):
-    """``[local]``: read and checked; not used by this release."""
+    """``[local]``: registry and schedules from files, in ChargEye's JSON shapes.
+
+    Without ``[chargeye]`` they take its place; with it they add what it does not know.
+    """
 
     vehicles_file: str = ""
     schedules_file: str = ""

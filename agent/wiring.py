@@ -7,16 +7,27 @@ import secrets
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
+
 from agent.cloud.sitemeter import FileMeter, HttpMeter, SiteMeter
+from agent.cloud.smartcar import Smartcar
+from agent.cloud.smartcar_base import SmartcarClient
+from agent.cloud.smartcar_options import SmartcarOptions, SmartcarVehicle
+from agent.cloud.smartcar_tokenfile import TOKENS_FILE
+from agent.cloud.smartcar_v2 import SmartcarV2
 from agent.control.depot import Circuit, LadderRule, Policy
+from agent.domain.budget import BudgetRules
 from agent.domain.capability import StationTraits
 from agent.domain.ids import StationId
 from agent.domain.site import SiteRules
-from agent.settings import Settings, Station
+from agent.ports import Clock, Ids, Signer, Store
+from agent.settings import Settings, SmartcarSection, Station, Tls
 from agent.stations.adapter import AdapterOptions
 from agent.stations.dialects import StationOptions
 from agent.stations.extractors import ExtractorRule
 from agent.stations.handshake import SALT_BYTES, Doors, StationAccess, hash_password
+from agent.stations.signer import FolderSigner, LocalSigner
+from agent.stations.tls import TlsDoor, TlsFiles
 from agent.stations.v2_setup import Wishes2, default_settings_2x
 from agent.stations.v16_setup import (
     MEASURANDS_AC,
@@ -117,6 +128,7 @@ def policy(settings: Settings) -> Policy:
         location_uid=settings.site.location_uid,
         offline_max_s=settings.policy.max_offline_s,
         wake_restart=settings.policy.wake_restart,
+        goal_remote_stop=settings.policy.goal_remote_stop,
     )
 
 
@@ -166,6 +178,58 @@ def site_meter(settings: Settings) -> tuple[SiteMeter, SiteRules] | None:
     return meter, rules
 
 
+def smartcar_options(section: SmartcarSection) -> SmartcarOptions:
+    """Where Smartcar is and how much it may be asked."""
+    return SmartcarOptions(
+        client_id=section.client_id,
+        client_secret=section.client_secret.get_secret_value(),
+        token_url=section.token_url,
+        api_url=section.api_url,
+        mode=section.mode,
+        auth_url=section.auth_url,
+        v2_url=section.v2_url,
+        management_url=section.management_url,
+        management_token=section.management_token.get_secret_value(),
+        rules=BudgetRules(
+            bucket=section.bucket_requests,
+            refill_per_min=section.bucket_refill_per_min,
+            monthly=section.monthly_requests,
+            reserve=section.command_reserve,
+            floor_s=section.request_floor_s,
+            session_reads=section.session_reads,
+            session_commands=section.session_commands,
+        ),
+        vehicles=tuple(
+            SmartcarVehicle(
+                vin=item.vin,
+                vehicle_id=item.vehicle_id,
+                user_id=item.user_id,
+                refresh_token=item.refresh_token.get_secret_value(),
+            )
+            for item in section.vehicles
+        ),
+    )
+
+
+def vehicle_cloud(
+    settings: Settings,
+    store: Store,
+    clock: Clock,
+    ids: Ids,
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> SmartcarClient | None:
+    """The vehicles' own cloud, of the configured generation; None without one."""
+    section = settings.smartcar
+    if section is None:
+        return None
+    options = smartcar_options(section)
+    if section.api == "v3":
+        return Smartcar(options, store, clock, ids, transport=transport)
+    tokens = settings.store.path.with_name(TOKENS_FILE)
+    return SmartcarV2(options, store, clock, ids, tokens=tokens, transport=transport)
+
+
 def circuits(settings: Settings) -> tuple[Circuit, ...]:
     """The feeders."""
     return tuple(
@@ -206,9 +270,47 @@ def doors(settings: Settings) -> Doors:
             password_hash=hashed,
             aliases=item.aliases,
             certificate_name=item.certificate_name,
+            serial_number=item.serial_number,
+            allow_lower_profile=item.allow_lower_profile,
+            versions=tuple(f"ocpp{version}" for version in item.versions),
         )
     return Doors(
         stations=access, accepts_unknown=settings.ocpp.unknown_stations == "accept"
+    )
+
+
+def tls_files(tls: Tls) -> TlsFiles:
+    """What the second listener reads; ``$VARIABLES`` in paths are filled in."""
+    pairs = [(tls.certificate, tls.private_key)]
+    if tls.certificate_2:
+        pairs.append((tls.certificate_2, tls.private_key_2))
+    return TlsFiles(
+        pairs=tuple(
+            (os.path.expandvars(one), os.path.expandvars(two)) for one, two in pairs
+        ),
+        client_ca=os.path.expandvars(tls.client_ca),
+        client_crl=os.path.expandvars(tls.client_crl),
+        static_rsa=tls.static_rsa,
+    )
+
+
+def tls_door(settings: Settings) -> TlsDoor | None:
+    """The second listener's TLS, where it is configured. Raises ConfigFault."""
+    tls = settings.ocpp.tls
+    return None if tls is None else TlsDoor.open(tls_files(tls))
+
+
+def signer(settings: Settings) -> Signer | None:
+    """Who signs stations' certificates, where anybody does. Raises ConfigFault."""
+    pki = settings.ocpp.pki
+    if pki is None:
+        return None
+    if pki.exchange_folder:
+        return FolderSigner(Path(os.path.expandvars(pki.exchange_folder)))
+    return LocalSigner.open(
+        os.path.expandvars(pki.ca_certificate),
+        os.path.expandvars(pki.ca_key),
+        days=pki.station_days,
     )
 
 
@@ -217,15 +319,28 @@ def needs_restart(old: Settings, new: Settings) -> str | None:
     for name in ("store", "web", "chargeye", "smartcar", "local"):
         if getattr(old, name) != getattr(new, name):
             return f"[{name}] changed: restart the service to apply it"
+    old_hook, new_hook = old.billing, new.billing
+    if (old_hook.webhook_url, old_hook.webhook_token) != (
+        new_hook.webhook_url,
+        new_hook.webhook_token,
+    ):
+        return "[billing] webhook_url or webhook_token changed: restart the service"
     if old.site.meter != new.site.meter:
         return "[site.meter] changed: restart the service to apply it"
-    if (old.ocpp.host, old.ocpp.port, old.ocpp.tls) != (
-        new.ocpp.host,
-        new.ocpp.port,
-        new.ocpp.tls,
-    ):
-        return "[ocpp] host, port or tls changed: restart the service to apply it"
+    if (old.ocpp.host, old.ocpp.port) != (new.ocpp.host, new.ocpp.port):
+        return "[ocpp] host or port changed: restart the service to apply it"
+    if _listener(old) != _listener(new) or old.ocpp.pki != new.ocpp.pki:
+        return (
+            "[ocpp.tls] or [ocpp.pki] changed in more than files: restart the service to "
+            "apply it"
+        )
     return None
+
+
+def _listener(settings: Settings) -> object:
+    """What of the second listener cannot change while it listens."""
+    tls = settings.ocpp.tls
+    return tls and (tls.port, tls.static_rsa, bool(tls.client_ca))
 
 
 def changed_keys(old: Settings, new: Settings) -> list[str]:

@@ -50,7 +50,7 @@ def stations(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         print_json(found)
         return
     rows = [(station, evse) for station in found for evse in station["evses"]]
-    _table(
+    print_table(
         (
             "outlet",
             "state",
@@ -95,7 +95,7 @@ def sessions(
     if as_json:
         print_json(found)
         return
-    _table(
+    print_table(
         (
             "session",
             "outlet",
@@ -141,7 +141,7 @@ def vehicles(
     if as_json:
         print_json(found)
     elif candidates:
-        _table(
+        print_table(
             ("MAC", "station", "sessions", "first seen", "last seen"),
             [
                 (
@@ -155,7 +155,7 @@ def vehicles(
             ],
         )
     else:
-        _table(
+        print_table(
             ("vehicle", "name", "MAC", "max", "min", "pauses", "at"),
             [
                 (
@@ -199,7 +199,7 @@ def explain(
     )
     for reason in found["because"]:
         out.print(f"  - {reason}", highlight=False)
-    _table(
+    print_table(
         ("time", "what", "limit", "rules"),
         [
             (row["at"][11:19], row["what"], _kw(row["limit_w"]), "; ".join(row["rules"]))
@@ -218,7 +218,7 @@ def plans(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
         return
-    _table(
+    print_table(
         (
             "schedule",
             "vehicle",
@@ -245,32 +245,8 @@ def plans(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     )
 
 
-@app.command()
-def outbox(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what is owed to the clouds, and what they refused.
-
-    Example: `depot-agent outbox`
-    """
-    found = ask_daemon(config, "GET", "/api/v1/outbox")[1]
-    if as_json:
-        print_json(found)
-        return
-    _table(
-        ("destination", "pending", "oldest", "dead", "last error"),
-        [
-            (
-                row["destination"],
-                str(row["pending"]),
-                f"{row['oldest_age_s']} s",
-                str(row["dead"]),
-                row["last_error"] or "",
-            )
-            for row in found
-        ],
-    )
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print rows under their heads, or say that there are none."""
     table = Table(box=None, header_style="bold")
     for name in head:
         table.add_column(name)

@@ -27,6 +27,7 @@ from agent.cli.base import (
 from agent.cloud.localfleet import check_files
 from agent.domain.errors import ConfigFault, StoreFault
 from agent.host import logs
+from agent.parts import billing
 from agent.stations.handshake import SALT_BYTES, hash_password
 
 HTTP_OK = 200
@@ -65,7 +66,7 @@ def run(config: ConfigOption = None) -> None:
 
 @app.command("check-config")
 def check_config(config: ConfigOption = None) -> None:
-    """Check the configuration and the files of [local]: prints `ok`, or a line per fault.
+    """Check the configuration with the files that it names: `ok`, or a line per fault.
 
     Example: `depot-agent check-config --config /etc/depot-agent/agent.toml`
     """
@@ -76,6 +77,7 @@ def check_config(config: ConfigOption = None) -> None:
             settings.local.schedules_file,
             alone=settings.chargeye is None,
         )
+        billing.check(settings)
     except ConfigFault as fault:
         for problem in fault.faults:
             typer.echo(str(problem), err=True)

@@ -7,6 +7,8 @@ followed, no body over 4 MiB is read, certificates are always checked.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -48,11 +50,20 @@ class CloudHttp:
         await self._client.aclose()
 
     async def send(
-        self, method: str, path: str, *, bearer: str, body: Json | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        bearer: str,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+        reads_answer: bool = True,
     ) -> tuple[int, Any]:
         """Send a request; the status and the JSON body (None for an empty one).
 
         Only 200 to 299 and 401 come back as a status; all else raises CloudFault.
+        An empty ``bearer`` sends no token. Without ``reads_answer`` the status is all
+        that counts, whatever the body holds.
         """
         if not bearer.isascii() or not bearer.isprintable() or " " in bearer:
             # Here, because the library would print the whole header in its refusal.
@@ -62,14 +73,18 @@ class CloudHttp:
                 retry_after_s=RETRY_AFTER_AUTH_S,
             )
         content = None if body is None else orjson.dumps(body)
-        headers = {"Authorization": f"Bearer {bearer}"}
+        sent = dict(headers or {})
+        if bearer:
+            sent["Authorization"] = f"Bearer {bearer}"
         if content is not None:
-            headers["Content-Type"] = "application/json"
+            sent["Content-Type"] = "application/json"
         async with self._one:
             self.requests += 1
             try:
                 async with asyncio.timeout(TOTAL_S):
-                    return await self._exchange(method, path, headers, content)
+                    return await self._exchange(
+                        method, path, sent, content, reads_answer=reads_answer
+                    )
             except TimeoutError as error:
                 raise self._fault("no answer in 20 s", retryable=True) from error
             except httpx.HTTPError as error:
@@ -81,7 +96,13 @@ class CloudHttp:
                 ) from error
 
     async def _exchange(
-        self, method: str, path: str, headers: dict[str, str], content: bytes | None
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        content: bytes | None,
+        *,
+        reads_answer: bool,
     ) -> tuple[int, Any]:
         url = self._base_url + path
         async with self._client.stream(
@@ -90,7 +111,7 @@ class CloudHttp:
             status = answer.status_code
             if status != httpx.codes.UNAUTHORIZED and not answer.is_success:
                 raise self._refused(answer, method, path)
-            text = await self._read(answer)
+            text = await self._read(answer) if reads_answer else b""
         if status == httpx.codes.UNAUTHORIZED:
             return status, None
         if not text.strip():
@@ -116,9 +137,9 @@ class CloudHttp:
         status = answer.status_code
         is_passing = status in (408, 425, 429) or status >= 500 or answer.is_redirect  # noqa: PLR2004
         return self._fault(
-            f"{method} {path} answered {status}",
+            f"{method} {path.partition('?')[0]} answered {status}",
             retryable=is_passing,
-            retry_after_s=_retry_after(answer.headers.get("Retry-After")),
+            retry_after_s=_retry_after(answer.headers),
         )
 
     def _fault(
@@ -129,7 +150,14 @@ class CloudHttp:
         )
 
 
-def _retry_after(text: str | None) -> float | None:
-    """Seconds of a Retry-After header; the date form is left to the back-off."""
-    digits = "" if text is None else text.strip()
-    return float(digits[:9]) if digits.isascii() and digits.isdigit() else None
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Seconds of a Retry-After header: a number, or a date by the cloud's own clock."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        until = parsedate_to_datetime(text)
+        now = parsedate_to_datetime(headers.get("Date", ""))
+        return max((until - now).total_seconds(), 0.0)
+    except (TypeError, ValueError, OverflowError):
+        return None  # neither, or it cannot be compared: the back-off decides

@@ -113,6 +113,25 @@ EVENTS: dict[str, LogEvent] = {
     "session_ended": LogEvent("info", "the vehicle was unplugged; totals are final"),
     # plans and power
     "registry_received": LogEvent("info", "the vehicle list changed"),
+    "vehicle_written": LogEvent(
+        "info", "an operator changed a vehicle in ChargEye; `fields` names what"
+    ),
+    "vehicle_enrolled": LogEvent(
+        "info", "an operator gave a vehicle another charging port in ChargEye"
+    ),
+    "schedules_written": LogEvent(
+        "info", "an operator added or changed schedules in ChargEye"
+    ),
+    "schedules_synchronised": LogEvent(
+        "warning",
+        "an operator made a list all that is upcoming for a vehicle; `removed` are gone",
+        "if `unexpected` is not empty, schedules were deleted that the dry run did not name",
+    ),
+    "power_group_written": LogEvent(
+        "warning",
+        "an operator changed ChargEye's own load balancing",
+    ),
+    "location_written": LogEvent("info", "an operator created a location in ChargEye"),
     "registry_row_odd": LogEvent(
         "warning", "a vehicle could not be read whole", "correct it"
     ),
@@ -214,6 +233,22 @@ EVENTS: dict[str, LogEvent] = {
         "site meter and stations differ by over 10 % of charging for 5 minutes",
         "see `reason`; compare a station's own display with what it reports",
     ),
+    # billing
+    "accounts_received": LogEvent("info", "the accounts file was read and is in force"),
+    "accounts_copy_not_read": LogEvent(
+        "warning",
+        "the copy of the last good accounts file could not be read",
+        "nothing, if the file itself is good",
+    ),
+    "account_verified": LogEvent(
+        "info", "the vehicle's payment account is good; billing limits nothing"
+    ),
+    "account_missing": LogEvent(
+        "warning",
+        "no good payment account for the vehicle; billing.without_account decides what "
+        "it may draw where billing is required",
+        "see `reason`; add the `vin` to the accounts file, or correct the registry",
+    ),
     # clouds
     "cloud_unreachable": LogEvent(
         "warning",
@@ -222,6 +257,68 @@ EVENTS: dict[str, LogEvent] = {
     ),
     "cloud_recovered": LogEvent("info", "it answers again"),
     "report_delivered": LogEvent("info", "a cloud took what was owed"),
+    "outbox_resent": LogEvent("info", "a technician had a message sent again"),
+    "outbox_dropped": LogEvent("warning", "a technician gave a message up"),
+    "smartcar_called": LogEvent(
+        "debug", "a request to Smartcar; `request_id` is what its support asks for"
+    ),
+    "smartcar_store_found_empty": LogEvent(
+        "warning",
+        "Smartcar holds nothing for a car, though it answers",
+        "in Smartcar's dashboard: is the webhook verified and enabled, is the car "
+        "subscribed to it, does the plan include the signals?",
+    ),
+    "smartcar_value_refused": LogEvent(
+        "warning",
+        "a value of a car could not be used (unknown unit, beyond what can be)",
+        "look at `reason`; tell the makers of the agent if it repeats",
+    ),
+    "smartcar_read_cut_short": LogEvent(
+        "info", "a later page of a car's values was not read; the first ones count"
+    ),
+    "smartcar_driver_needed": LogEvent(
+        "warning",
+        "Smartcar cannot reach a car until its driver does something; one try a day",
+        "let the driver connect the car again; see `reason`",
+    ),
+    "smartcar_driver_satisfied": LogEvent("info", "the driver's consent works again"),
+    "smartcar_capability_dropped": LogEvent(
+        "info",
+        "something does not work for a car and is not tried for a month; see `what`",
+        "a permission comes back when the driver connects the car again",
+    ),
+    "smartcar_throttled": LogEvent(
+        "warning",
+        "Smartcar asked for a pause, of one car or of all",
+        "if it repeats, compare the limits in [smartcar] with the contract",
+    ),
+    "smartcar_month_spent": LogEvent(
+        "warning",
+        "a car's requests of this month are used up; by the agent's counter only "
+        "reads stop, told by Smartcar (`told_by`) commands as well",
+        "raise monthly_requests if the plan allows more",
+    ),
+    "smartcar_plan_refused": LogEvent(
+        "error",
+        "Smartcar refuses because of the contract, not of the request",
+        "look at the plan and the account in Smartcar's dashboard",
+    ),
+    "smartcar_request_refused": LogEvent(
+        "error",
+        "Smartcar does not take a request for what it is, or not with this token",
+        "check client_id, client_secret and addresses; else report `reason`",
+    ),
+    "smartcar_tokens_unreadable": LogEvent(
+        "error",
+        "smartcar-tokens.json is damaged and was put aside (v2 only)",
+        "put back a copy, or let the drivers connect again",
+    ),
+    "smartcar_token_renewed": LogEvent("info", "a driver's token was renewed (v2 only)"),
+    "smartcar_token_renewal_failed": LogEvent(
+        "warning",
+        "a driver's token was not renewed (v2 only); tried again while it may live",
+        "check the gateway's internet",
+    ),
     "outbox_dead_letter": LogEvent(
         "error",
         "a cloud refused a report for good",

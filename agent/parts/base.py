@@ -11,6 +11,7 @@ from agent.control.executor import Executor
 from agent.control.health import CloudHealth
 from agent.control.intake import Intake
 from agent.control.operations import Operations
+from agent.control.outbox import Drainer
 from agent.host.clock import RandomIds
 from agent.host.metrics import Sample
 from agent.ports import Clock
@@ -39,6 +40,13 @@ class Ground:
     clouds: list[CloudHealth] = field(default_factory=list)
     destinations: list[str] = field(default_factory=list)
     """Names of outbox destinations that are drained."""
+    drainers: list[Drainer] = field(default_factory=list)
+    """Those that drain them."""
+
+    def hurry(self) -> None:
+        """Let everything that is owed be tried at once: a technician asks."""
+        for drainer in self.drainers:
+            drainer.hurry()
 
 
 class Part:
@@ -47,6 +55,9 @@ class Part:
     def tasks(self) -> Sequence[Task]:
         """Tasks that run from the start to the stop of the daemon."""
         return ()
+
+    async def prepare(self) -> None:
+        """Load what must be known before the first station connects; the store is open."""
 
     def reload(self, new: Settings) -> None:
         """Take over changed settings; only those that need no restart arrive here."""

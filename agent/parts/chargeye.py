@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.cloud.chargeye import ChargEye
+from agent.cloud.chargeye_ops import ChargEyeOps
 from agent.cloud.http import CloudHttp
 from agent.control.health import CloudHealth
-from agent.control.outbox import IDLE_S, Drainer
+from agent.control.outbox import IDLE_S, Drainer, ToFleet
 from agent.control.planner import Planner, PollEvery
+from agent.host.metrics import Sample
 from agent.parts.base import Ground, Part, Task
-from agent.settings import ChargEyeSection
+from agent.parts.chargeye_checks import CheckOperations
+from agent.parts.chargeye_desk import Desk
+from agent.parts.chargeye_schedules import ScheduleOperations
+from agent.parts.chargeye_vehicles import VehicleOperations
+from agent.parts.local import BesideCloud, files_of, samples_of
+from agent.settings import ChargEyeSection, Settings
 
 NAME = "chargeye"
 
@@ -20,6 +27,7 @@ class ChargEyePart(Part):
 
     def __init__(self, ground: Ground, section: ChargEyeSection) -> None:
         """Build; nothing is asked before the tasks run."""
+        self._ground = ground
         health = CloudHealth(NAME, ground.clock)
         ground.clouds.append(health)
         ground.destinations.append(NAME)
@@ -31,10 +39,15 @@ class ChargEyePart(Part):
             clock=ground.clock,
             paths=section.paths,
         )
+        files = files_of(ground)
+        self._beside = (
+            BesideCloud(files, self.fleet, ground.clock) if files is not None else None
+        )
+        fleet = self.fleet if self._beside is None else self._beside.fleet
         self.planner = Planner(
             ground.depot,
             ground.store,
-            self.fleet,
+            fleet,
             ground.intake,
             ground.clock,
             ground.ids,
@@ -46,17 +59,38 @@ class ChargEyePart(Part):
         self.drainer = Drainer(
             NAME,
             ground.store,
-            self.fleet,
+            ToFleet(fleet, ground.store, lambda: ground.depot.schedule_texts),
             ground.clock,
             ground.ids,
             health,
-            texts=lambda: ground.depot.schedule_texts,
             idle_s=IDLE_S * max(ground.pace, 0.1),
         )
+        ground.drainers.append(self.drainer)
+        desk = Desk(
+            ops=ChargEyeOps(self.fleet.api),
+            ground=ground,
+            look_again=self.planner.look_now,
+        )
+        for part in (VehicleOperations, ScheduleOperations, CheckOperations):
+            part(desk).add_to(ground.operations)
 
     def tasks(self) -> Sequence[Task]:
         """Polls, and the outbox."""
-        return (("planner", self.planner.run), ("outbox", self.drainer.run))
+        tasks: list[Task] = [
+            ("planner", self.planner.run),
+            ("outbox", self.drainer.run),
+        ]
+        if self._beside is not None:
+            tasks.append(self._beside.task(self.planner))
+        return tasks
+
+    def reload(self, new: Settings) -> None:
+        """Take over how stations and connectors are called in ChargEye."""
+        self._ground.settings = new
+
+    def samples(self) -> Sequence[Sample]:
+        """Whether local files beside the cloud are in force."""
+        return samples_of(self._beside.files) if self._beside is not None else ()
 
     async def close(self) -> None:
         """Close kept connections."""
