@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from agent.cli import ask, export, outbox, play, service
+from agent.cli import ask, chargeye, export, outbox, play, schedules, service, vehicles
 from agent.cli.base import app
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (ask, outbox, play, service, export)
+_COMMANDS = (ask, outbox, play, service, export, vehicles, schedules, chargeye)
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.table import Table
 
 from agent.cli.base import ConfigOption, JsonOption, app, ask_daemon, out, print_json
+from agent.cli.tables import kw as _kw
+from agent.cli.tables import print_table
 
 Row = dict[str, Any]
 
@@ -125,54 +126,6 @@ def sessions(
 
 
 @app.command()
-def vehicles(
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    candidates: Annotated[
-        bool, typer.Option(help="Show addresses that no vehicle has, for enrolment.")
-    ] = False,
-) -> None:
-    """Show the vehicle registry and where each vehicle is plugged in.
-
-    Example: `depot-agent vehicles --candidates`
-    """
-    path = "/api/v1/candidates" if candidates else "/api/v1/vehicles"
-    found = ask_daemon(config, "GET", path)[1]
-    if as_json:
-        print_json(found)
-    elif candidates:
-        print_table(
-            ("MAC", "station", "sessions", "first seen", "last seen"),
-            [
-                (
-                    row["mac"],
-                    row["station_id"],
-                    str(row["sessions"]),
-                    row["first_at"],
-                    row["last_at"],
-                )
-                for row in found
-            ],
-        )
-    else:
-        print_table(
-            ("vehicle", "name", "MAC", "max", "min", "pauses", "at"),
-            [
-                (
-                    row["vehicle_id"],
-                    row["name"] or "",
-                    ", ".join(row["macs"]),
-                    _kw(row["max_w"]),
-                    _kw(row["min_w"]),
-                    "yes" if row["can_pause"] else "no",
-                    row["station_id"] or "",
-                )
-                for row in found
-            ],
-        )
-
-
-@app.command()
 def explain(
     outlet: Annotated[str, typer.Argument(help="STATION or STATION/EVSE.")],
     config: ConfigOption = None,
@@ -243,22 +196,6 @@ def plans(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             for row in found
         ],
     )
-
-
-def print_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print rows under their heads, or say that there are none."""
-    table = Table(box=None, header_style="bold")
-    for name in head:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
-    if not rows:
-        out.print("(none)")
-
-
-def _kw(watts: float | None) -> str:
-    return "" if watts is None else f"{watts / 1000:.1f} kW"
 
 
 def _soc(row: Row) -> str:

@@ -78,9 +78,17 @@ def settings_or_exit(given: Path | None) -> Settings:
 
 
 def ask_daemon(
-    given: Path | None, method: str, path: str, body: dict[str, Any] | None = None
+    given: Path | None,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    *,
+    patience_s: float = ANSWER_S,
 ) -> tuple[int, Any]:
-    """Ask the running daemon over its local socket, else over its HTTP port."""
+    """Ask the running daemon over its local socket, else over its HTTP port.
+
+    What acts is asked once: after a silence nobody knows whether it was done.
+    """
     settings = settings_or_exit(given)
     local = socket_path(settings)
     ways: list[tuple[httpx.BaseTransport, str]] = []
@@ -93,19 +101,33 @@ def ask_daemon(
         content = None if body is None else orjson.dumps(body)
         try:
             with httpx.Client(
-                transport=transport, base_url=base, timeout=ANSWER_S
+                transport=transport, base_url=base, timeout=patience_s
             ) as client:
                 answer = client.request(method, path, content=content)
                 return answer.status_code, orjson.loads(answer.content)
+        except httpx.ReadTimeout as error:
+            if method != "GET":
+                typer.echo(
+                    f"the daemon did not answer in {patience_s:.0f} s; whether it was done "
+                    "is not known: look before you repeat it",
+                    err=True,
+                )
+                raise typer.Exit(FAILED) from error
         except (httpx.HTTPError, orjson.JSONDecodeError, PermissionError):
             continue
     return unreachable(local)
 
 
-def operate(given: Path | None, name: str, arguments: dict[str, Any]) -> Any:
+def operate(
+    given: Path | None,
+    name: str,
+    arguments: dict[str, Any],
+    *,
+    patience_s: float = ANSWER_S,
+) -> Any:
     """Let the daemon run an operation; its result, or the reason and exit code 1."""
     path = f"/api/v1/operations/{name}"
-    _, body = ask_daemon(given, "POST", path, arguments)
+    _, body = ask_daemon(given, "POST", path, arguments, patience_s=patience_s)
     if "result" in body:
         return body["result"]
     error = body.get("error")

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from agent.cli.ask import print_table
 from agent.cli.base import (
     ConfigOption,
     JsonOption,
@@ -16,6 +15,7 @@ from agent.cli.base import (
     out,
     print_json,
 )
+from agent.cli.tables import print_table
 
 commands = typer.Typer(name="outbox")
 app.add_typer(commands)

@@ -54,7 +54,7 @@ def read_vehicles(body: Any) -> RegistryRead:
     for row in rows[:ROWS_MAX]:
         inner = row.get("vehicle") if isinstance(row, dict) else None
         plain = inner if isinstance(inner, dict) else row
-        if not isinstance(plain, dict) or not _text(plain.get("id")):
+        if not isinstance(plain, dict) or not read_text(plain.get("id")):
             problems.append("a vehicle without an id was left out")
             continue
         outer = row.get("v2icp") if isinstance(row.get("v2icp"), dict) else None
@@ -69,7 +69,7 @@ def read_vehicle(
     row: dict[str, Any], v2icp: dict[str, Any] | None
 ) -> tuple[Vehicle, list[str]]:
     """Read one bare vehicle; oddities are named, the rest is kept."""
-    vehicle_id = _text(row.get("id"))
+    vehicle_id = read_text(row.get("id"))
     problems: list[str] = []
     macs: set[MacAddress] = set()
     idle: set[MacAddress] = set()
@@ -85,12 +85,12 @@ def read_vehicle(
         if mac is not None:
             macs.add(mac)
     said = _v2icp(v2icp or row.get("v2icp"), vehicle_id, problems)
-    vin = _text(row.get("vin")) or (said.vin if said is not None else None)
-    capacity_kwh = _number(row.get("fullChargeEnergykWh"), 1, 5000)
+    vin = read_text(row.get("vin")) or (said.vin if said is not None else None)
+    capacity_kwh = read_number(row.get("fullChargeEnergykWh"), 1, 5000)
     return (
         Vehicle(
             vehicle_id=VehicleId(vehicle_id),
-            name=_text(row.get("name")),
+            name=read_text(row.get("name")),
             macs=frozenset(macs),
             idle_macs=frozenset(idle - macs),
             fallback_mac=_mac(row.get("evMacAddress"), vehicle_id, problems),
@@ -102,8 +102,8 @@ def read_vehicle(
             min_preconditioning_w=_watts(row.get("minPreconditioningPowerkW")),
             can_pause=row.get("supportsPauseResume") is True,
             follows_schedule=row.get("enableChargeScheduling") is not False,
-            model=_text(row.get("evModel")),
-            plate=_text(row.get("licensePlate")),
+            model=read_text(row.get("evModel")),
+            plate=read_text(row.get("licensePlate")),
             v2icp=said,
             heating=_heating(row.get("v2icpParameters")),
         ),
@@ -115,14 +115,14 @@ def _v2icp(word: Any, vehicle_id: str, problems: list[str]) -> V2icpWord | None:
     """The last V2ICP exchange: who spoke, from where (13.3)."""
     if not isinstance(word, dict):
         return None
-    vin = _text(word.get("vin"))
+    vin = read_text(word.get("vin"))
     mac = _mac(word.get("evMacAddress"), vehicle_id, problems)
     if not vin and mac is None:
         return None
     return V2icpWord(
         vin=vin or None,
         mac=mac,
-        at=_iso(word.get("timestamp")),
+        at=read_time(word.get("timestamp")),
         odometer_km=_odometer_km(word.get("odometer")),
     )
 
@@ -134,7 +134,7 @@ def _odometer_km(value: Any) -> float | None:
             value = float(value[:TEXT_MAX])
         except ValueError:
             return None
-    return _number(value, 0, ODOMETER_KM_MAX)
+    return read_number(value, 0, ODOMETER_KM_MAX)
 
 
 def _heating(row: Any) -> HeatingWish | None:
@@ -143,8 +143,8 @@ def _heating(row: Any) -> HeatingWish | None:
     wanted = row.get("preconditioning")
     return HeatingWish(
         is_wanted=wanted if isinstance(wanted, bool) else None,
-        interior=_text(row.get("interiorHvac")),
-        ambient_c=_number(row.get("ambientTemp"), AMBIENT_C_MIN, AMBIENT_C_MAX),
+        interior=read_text(row.get("interiorHvac")),
+        ambient_c=read_number(row.get("ambientTemp"), AMBIENT_C_MIN, AMBIENT_C_MAX),
     )
 
 
@@ -158,13 +158,13 @@ def read_schedules(rows: Any, location_uid: str) -> SchedulesRead:
     for row in rows[:ROWS_MAX]:
         if not isinstance(row, dict) or row.get("recurrenceRule"):
             continue
-        place = _text(row.get("locationUid"))
+        place = read_text(row.get("locationUid"))
         if place and location_uid and place != location_uid:
             continue
         try:
             schedule, reason = read_schedule(row)
         except ValueError as error:
-            problems.append(f"schedule {_text(row.get('id')) or '(no id)'}: {error}")
+            problems.append(f"schedule {read_text(row.get('id')) or '(no id)'}: {error}")
             continue
         schedules.append((schedule, orjson.dumps(row).decode()))
         if reason is not None:
@@ -177,11 +177,11 @@ def read_schedule(row: dict[str, Any]) -> tuple[Schedule, str | None]:
 
     Raises ValueError when the slot itself cannot be used.
     """
-    schedule_id, vehicle_id = _text(row.get("id")), _text(row.get("evId"))
+    schedule_id, vehicle_id = read_text(row.get("id")), read_text(row.get("evId"))
     if not schedule_id or not vehicle_id:
         raise ValueError("id or evId is missing")
-    arrives_at = _iso(row.get("plannedArrivalTime"))
-    departs_at = _iso(row.get("plannedDepartureTime"))
+    arrives_at = read_time(row.get("plannedArrivalTime"))
+    departs_at = read_time(row.get("plannedDepartureTime"))
     if arrives_at is None or departs_at is None or departs_at <= arrives_at:
         raise ValueError("plannedArrivalTime and plannedDepartureTime are not a slot")
     plan: Plan | None = None
@@ -193,11 +193,11 @@ def read_schedule(row: dict[str, Any]) -> tuple[Schedule, str | None]:
     schedule = Schedule(
         schedule_id=ScheduleId(schedule_id),
         vehicle_id=VehicleId(vehicle_id),
-        location_uid=_text(row.get("locationUid")),
+        location_uid=read_text(row.get("locationUid")),
         arrives_at=arrives_at,
         departs_at=departs_at,
-        start_soc_percent=_number(row.get("startSoC"), 0, SOC_FULL),
-        target_soc_percent=_number(row.get("targetSoC"), 0, SOC_FULL),
+        start_soc_percent=read_number(row.get("startSoC"), 0, SOC_FULL),
+        target_soc_percent=read_number(row.get("targetSoC"), 0, SOC_FULL),
         plan=plan,
     )
     return _marked(schedule, reason, row), reason
@@ -264,7 +264,7 @@ def _plan(plan: Any, meta: Any) -> Plan | None:
     supports = vehicle.get("supportsPausing")
     return Plan(
         segments=(*_before(older, coming), *coming),
-        planned_at=_iso(planned),
+        planned_at=read_time(planned),
         can_pause=supports if isinstance(supports, bool) else None,
         max_w=_lower(
             _watts(settings.get("evMaxPowerkW")), _watts(vehicle.get("maxPowerkW"))
@@ -276,9 +276,9 @@ def _plan(plan: Any, meta: Any) -> Plan | None:
 
 def _preconditioning(row: dict[str, Any]) -> Preconditioning | None:
     """What the bus asked for by V2ICP; None when nothing of it can be read (6.3)."""
-    battery_ms = _number(row.get("batteryPreconditioningTimeMs"), 0, DAY_MS)
-    vehicle_ms = _number(row.get("vehiclePreconditioningTimeMs"), 0, DAY_MS)
-    kwh = _number(row.get("vehiclePreconditioningEnergykWh"), 0, KWH_MAX)
+    battery_ms = read_number(row.get("batteryPreconditioningTimeMs"), 0, DAY_MS)
+    vehicle_ms = read_number(row.get("vehiclePreconditioningTimeMs"), 0, DAY_MS)
+    kwh = read_number(row.get("vehiclePreconditioningEnergykWh"), 0, KWH_MAX)
     if battery_ms is None and vehicle_ms is None and kwh is None:
         return None
     return Preconditioning(
@@ -371,7 +371,8 @@ def _mac(value: Any, vehicle_id: str, problems: list[str]) -> MacAddress | None:
     return found
 
 
-def _iso(value: Any) -> datetime | None:
+def read_time(value: Any) -> datetime | None:
+    """An ISO 8601 time, UTC where it names no zone; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
@@ -387,13 +388,14 @@ def _finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _number(value: Any, low: float, high: float) -> float | None:
+def read_number(value: Any, low: float, high: float) -> float | None:
+    """A finite number within its range; None for anything else."""
     found = _finite(value)
     return found if found is not None and low <= found <= high else None
 
 
 def _watts(value: Any) -> int | None:
-    found = _number(value, 0, KW_MAX)
+    found = read_number(value, 0, KW_MAX)
     return None if found is None else round(found * 1000)
 
 
@@ -402,5 +404,6 @@ def _lower(one: int | None, other: int | None) -> int | None:
     return min(known, default=None)
 
 
-def _text(value: Any) -> str:
+def read_text(value: Any) -> str:
+    """A text without blanks around it, cut to a bound; "" for anything else."""
     return value.strip()[:TEXT_MAX] if isinstance(value, str) else ""

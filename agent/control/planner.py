@@ -78,6 +78,7 @@ class Planner:
         self._refused: dict[ScheduleId, str] = {}
         self._wake = asyncio.Event()
         self._wake_registry = asyncio.Event()
+        self._odd: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -142,14 +143,16 @@ class Planner:
         read = await self._fleet.vehicles()
         now = self._clock.now()
         for problem in read.problems:
-            log.warning("registry_row_odd", reason=problem)
+            if problem not in self._odd:  # once, not at every poll
+                log.warning("registry_row_odd", reason=problem)
+        self._odd = frozenset(read.problems)
         new = {vehicle.vehicle_id: vehicle for vehicle, _ in read.vehicles}
         is_news = new != self._depot.registry
         if is_news or self._is_old(self._depot.registry_at, now):
             await self._store.commit([VehiclesSaved(vehicles=read.vehicles, at=now)], now)
         self._depot.registry_at = now
+        self._depot.registry = new
         if is_news:
-            self._depot.registry = new
             log.info("registry_received", vehicles=len(new))
             await self._intake.rematch()
             self._depot.changed.set()

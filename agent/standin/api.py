@@ -32,7 +32,7 @@ class Api:
         """Serve `cloud`."""
         self._cloud = cloud
         opened: dict[str, dict[str, Endpoint]] = {
-            "locations": {"GET": self._locations},
+            "locations": {"GET": self._locations, "POST": self._post_location},
             "location": {"GET": self._location},
             "location_stations": {"GET": self._location_stations},
             "location_schedules": {"GET": self._location_schedules},
@@ -52,6 +52,7 @@ class Api:
             "station_transactions": {"GET": self._transactions},
             "transactions": {"GET": self._transactions},
             "transaction": {"GET": self._transaction},
+            "power_group": {"PATCH": self._patch_power_group},
         }
         self.endpoints: dict[str, dict[str, Endpoint]] = {
             "token": {"GET": self._token},
@@ -78,6 +79,14 @@ class Api:
 
     async def _locations(self, _request: Request) -> Response:
         return answer({"locations": list(self._cloud.locations.values())})
+
+    async def _post_location(self, request: Request) -> Response:
+        return answer(self._cloud.post_location(await _json(request)))
+
+    async def _patch_power_group(self, request: Request) -> Response:
+        group_id = request.path_params["powerGroupId"]
+        _found(self._cloud.power_groups, group_id, "power group")
+        return answer(self._cloud.patch_power_group(group_id, await _json(request)))
 
     async def _location(self, request: Request) -> Response:
         uid = request.path_params["locationUid"]

@@ -31,6 +31,7 @@ def control_routes(cloud: ChargEyeStandin) -> list[Route]:
         Route("/_control/replan", control.replan, methods=["POST"]),
         Route("/_control/clock", control.clock, methods=["GET", "POST"]),
         Route("/_control/fixture", control.fixture, methods=["POST"]),
+        Route("/_control/v2icp", control.v2icp, methods=["POST"]),
     ]
 
 
@@ -84,6 +85,16 @@ class _Control:
                 clock.set(parse_time(body["set"]))
             clock.advance(_number(body.get("advanceS", 0), "advanceS"))
         return answer({"now": clock.now().isoformat()})
+
+    async def v2icp(self, request: Request) -> Response:
+        """POST `vehicleId`, `vin`, `mac` and the bus's own `message`."""
+        body = await _object(request)
+        message, vehicle_id = body.get("message", {}), body.get("vehicleId")
+        if vehicle_id not in self._cloud.vehicles or not isinstance(message, dict):
+            raise BadRequestError("vehicleId is unknown or message is no object")
+        said = {key: str(body.get(key, "")) for key in ("mac", "vin")}
+        self._cloud.v2icp_said(str(vehicle_id), message, **said)
+        return answer({"success": True})
 
     async def fixture(self, request: Request) -> Response:
         """POST lists of rows by name; `clear` true forgets the old ones first."""

@@ -85,6 +85,18 @@ def schedule_json(
     return row | dict(extra or {})
 
 
+def power_group_json(group_id: str, extra: Mapping[str, Any] | None = None) -> JsonObject:
+    """Return a group of stations behind one fuse (chargeye.md 10)."""
+    row: JsonObject = {
+        "groupId": group_id,
+        "limitationType": "InputCurrent",
+        "maxCurrentA": 400,
+        "actualSiteFuseSize": 630,
+        "defaultOfflinePowerKw": 10,
+    }
+    return row | dict(extra or {})
+
+
 def v2icp_json(vehicle_id: str, mac: str, moment: datetime) -> JsonObject:
     """Return the last V2ICP exchange of a bus (chargeye.md 13.3)."""
     return {
@@ -116,6 +128,7 @@ def sample_depot(now: datetime) -> dict[str, list[JsonObject]]:
         "schedules": _schedules(now),
         "stations": _stations(now),
         "transactions": _transactions(now),
+        "power_groups": [power_group_json("group-1")],
     }
 
 

@@ -61,11 +61,35 @@ def slot_of(
     )
 
 
-def plan_of(entry: Entry, slot: Slot, plan: Plan, now: datetime) -> JsonObject:
-    """Return the new `plan`, with what the old one did before now."""
+def preconditioning_of(vehicle: Mapping[str, Any]) -> JsonObject:
+    """Return what a bus asked for by V2ICP, zeros when the depot wants none of it.
+
+    That the bus counts minutes and kWh is our guess; units are not public (13.2).
+    """
+    wish, word = vehicle.get("v2icpParameters"), vehicle.get("v2icp")
+    is_wanted = isinstance(wish, dict) and wish.get("preconditioning") is True
+    message = word.get("v2icp") if isinstance(word, dict) and is_wanted else None
+    said = message if isinstance(message, dict) else {}
+    return {
+        "batteryPreconditioningTimeMs": (_number(said.get("bat_reqtime")) or 0) * 60_000,
+        "vehiclePreconditioningTimeMs": (_number(said.get("prec_reqtime")) or 0) * 60_000,
+        "vehiclePreconditioningEnergykWh": _number(said.get("prec_eamount")) or 0,
+    }
+
+
+def plan_of(
+    entry: Entry, slot: Slot, plan: Plan, now: datetime, needs: JsonObject
+) -> JsonObject:
+    """Return the new `plan`, with what the old one did before now.
+
+    `needs`: the plan's `preconditioning`.
+    """
     told_soc = _number(entry.row.get("startSoC"))
     outer = slot if told_soc is None else replace(slot, start_soc=told_soc)
     made = plan_json(outer, plan, {})
+    vehicle = made["schedule"]["ev"]
+    vehicle["preconditioning"] = needs
+    vehicle["energyNeedkWh"] += needs["vehiclePreconditioningEnergykWh"]
     made["pastSegments"] = _before(segments_of(entry.row.get("plan")), to_ms(now))
     return made
 

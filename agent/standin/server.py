@@ -42,6 +42,7 @@ PATHS = {
     "station_transactions": "/chargingStations/{stationId}/transactions",
     "transactions": "/transactions",
     "transaction": "/transactions/{txId}",
+    "power_group": "/loadBalancing/powerGroup/{powerGroupId}",
 }
 """Names of chargeye.md section 4; a changed entry needs the same placeholders."""
 STOP_S = 1

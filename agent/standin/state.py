@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.standin.faults import Faults, Ledger
 from agent.standin.planner import GRID_S, make_plans
-from agent.standin.planning import loads_of, plan_of, row_at, slot_of
+from agent.standin.planning import (
+    loads_of,
+    plan_of,
+    preconditioning_of,
+    row_at,
+    slot_of,
+)
 from agent.standin.schedules import (
     SLOT_FIELDS,
     BadRequestError,
@@ -39,9 +45,13 @@ GAIN_WORTH_SOC = 0.1
 VEHICLE_MINIMA = {
     "fullChargeEnergykWh": 1, "maxChargePowerkW": 1, "minChargePowerkW": 0,
 }  # fmt: skip
+LISTS_KEYED = {
+    "vehicles": "id", "schedules": "evId", "locations": "id", "power_groups": "groupId",
+}  # fmt: skip
+"""Lists of a fixture whose rows need a key, with its name."""
 READ_ONLY = frozenset({"id", "vin", "v2icp"})
 PLANNING_FIELDS = frozenset(VEHICLE_MINIMA) | {
-    "supportsPauseResume", "enableChargeScheduling",
+    "supportsPauseResume", "enableChargeScheduling", "v2icpParameters",
 }  # fmt: skip
 
 
@@ -83,6 +93,7 @@ class ChargEyeStandin:
         self.locations: dict[str, JsonObject] = {}
         self.stations: list[JsonObject] = []
         self.transactions: list[JsonObject] = []
+        self.power_groups: dict[str, JsonObject] = {}
         self.book = ScheduleBook()
         self._planned_at: datetime | None = None
 
@@ -94,6 +105,7 @@ class ChargEyeStandin:
         locations: Iterable[Mapping[str, Any]] = (),
         stations: Iterable[Mapping[str, Any]] = (),
         transactions: Iterable[Mapping[str, Any]] = (),
+        power_groups: Iterable[Mapping[str, Any]] = (),
     ) -> None:
         """Add rows as they are, and plan the schedules that bring no plan."""
         for vehicle in vehicles:
@@ -102,14 +114,17 @@ class ChargEyeStandin:
             self.locations[str(location["id"])] = dict(location)
         self.stations.extend(dict(station) for station in stations)
         self.transactions.extend(dict(transaction) for transaction in transactions)
+        for group in power_groups:
+            self.power_groups[str(group["groupId"])] = dict(group)
         entries = [self.book.load(row) for row in schedules]
         fresh = [entry for entry in entries if "plan" not in entry.row]
         self._plan(fresh, "schedule-changed", "fixture loaded")
 
     def clear(self) -> None:
-        """Forget vehicles, schedules, stations, locations and transactions."""
+        """Forget all rows: vehicles, schedules, stations, transactions and the rest."""
         for rows in (self.vehicles, self.locations, self.stations, self.transactions):
             rows.clear()
+        self.power_groups.clear()
         self.book.clear()
 
     def vehicle_schedules(self, vehicle_id: str) -> list[JsonObject]:
@@ -150,6 +165,44 @@ class ChargEyeStandin:
         vehicle.update(fields)
         if PLANNING_FIELDS & set(fields):
             self.replan(vehicle_id, "vehicle changed", trigger="vehicle-changed")
+        return {"success": True}
+
+    def v2icp_said(
+        self, vehicle_id: str, message: Mapping[str, Any], *, mac: str, vin: str
+    ) -> None:
+        """A bus spoke V2ICP: the registry learns its VIN, plans learn its needs (13.3).
+
+        `message` is the bus's own, with `bat_reqtime`, `prec_reqtime` and `prec_eamount`.
+        """
+        vehicle = self.vehicles[vehicle_id]
+        vehicle["vin"] = vin
+        vehicle["v2icp"] = {
+            "evMacAddress": mac,
+            "vin": vin,
+            "timestamp": iso_ms(self.clock.now()),
+            "v2icp": dict(message),
+            "response": {"seq": message.get("seq", 0), "vin": vin},
+        }
+        self.replan(vehicle_id, "V2ICP message", trigger="vehicle-changed")
+
+    def post_location(self, body: Any) -> JsonObject:
+        """Create a location; its `id` is the cloud's own choice."""
+        row = body.get("location") if isinstance(body, dict) else None
+        if not isinstance(row, dict):
+            raise BadRequestError("location is required and must be an object")
+        uid = f"location-{len(self.locations) + 1:06d}"
+        self.locations[uid] = {**row, "id": uid}
+        for station in self.stations:
+            if station.get("stationId") == body.get("stationId"):
+                station["locationUid"] = uid
+        return {"id": uid, "success": True}
+
+    def patch_power_group(self, group_id: str, body: Any) -> JsonObject:
+        """Change some fields of a group; KeyError for an unknown one."""
+        group = body.get("group") if isinstance(body, dict) else None
+        if not isinstance(group, dict):
+            raise BadRequestError("group is required and must be an object")
+        self.power_groups[group_id].update(group)
         return {"success": True}
 
     def post_schedules(
@@ -202,12 +255,12 @@ class ChargEyeStandin:
         """Take `/_control/fixture` or a fixtures file: lists by name."""
         if not isinstance(body, dict):
             raise BadRequestError("a fixture must be an object")
-        names = ("vehicles", "schedules", "locations", "stations", "transactions")
+        names = (*LISTS_KEYED, "stations", "transactions")
         lists = {name: body.get(name) or [] for name in names}
         for name, rows in lists.items():
             if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
                 raise BadRequestError(f"{name} must be a list of objects")
-        for name, key in (("vehicles", "id"), ("schedules", "evId")):
+        for name, key in LISTS_KEYED.items():
             if not all(row.get(key) for row in lists[name]):
                 raise BadRequestError(f"each of {name} needs {key}")
         for row in lists["schedules"]:
@@ -253,7 +306,8 @@ class ChargEyeStandin:
         meta = self._meta(now, trigger, reason)
         for key, slot in asked.items():
             entry = self.book.entries[key]
-            entry.row["plan"] = plan_of(entry, slot, made[key], now)
+            needs = preconditioning_of(self.vehicles[slot.vehicle_id])
+            entry.row["plan"] = plan_of(entry, slot, made[key], now, needs)
             entry.row["planMeta"] = {**(entry.row.get("planMeta") or {}), **meta}
         return list(asked)
 

@@ -11,7 +11,8 @@ import httpx
 import orjson
 import pytest
 
-from agent.cloud.chargeye import PATHS, RENEW_BEFORE, ChargEye, past_segments
+from agent.cloud.chargeye import ChargEye, past_segments
+from agent.cloud.chargeye_api import PATHS, RENEW_BEFORE
 from agent.cloud.http import CloudHttp
 from agent.domain.effects import SessionReport, StartSocReport
 from agent.domain.errors import CloudFault

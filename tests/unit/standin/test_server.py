@@ -200,7 +200,7 @@ async def test_path_table_can_be_overridden_by_name(clock):
         assert (await http.get("/vehicles/bus-1/now")).json() == {}
         old = await http.get("/vehicles/bus-1/schedules/active")
     assert old.status_code == 404
-    assert len(PATHS) == 13
+    assert len(PATHS) == 14
 
 
 def test_unknown_name_in_the_path_table_is_refused(clock):
@@ -342,7 +342,7 @@ async def test_running_clock_is_not_moved_by_hand():
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as http:
         answer = await http.post("/_control/clock", json={"advanceS": 1})
     assert answer.status_code == 400
-    assert len(control_routes(cloud)) == 5
+    assert len(control_routes(cloud)) == 6
 
 
 async def test_running_clock_runs_at_its_speed():
