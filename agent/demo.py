@@ -1,8 +1,8 @@
 """A whole depot on loopback, one night compressed, judged from the outside.
 
 The daemon is the real one on real sockets and a real database; the other side is the
-stand-in ChargEye and the virtual stations. The verdict uses only what the stations drew
-and what the cloud had planned, never what the daemon says about itself.
+stand-in ChargEye, the stand-in Smartcar and the virtual stations. The verdict uses only
+what the stations drew and what the cloud had planned, never what the daemon says.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from agent.host.clock import RandomIds, ScaledClock
 from agent.settings import Settings
 from agent.simulator.depot import MIX, DepotScenario, NightVehicle, make_night
 from agent.simulator.night import Night, NightOptions
+from agent.simulator.telematics import Telematics
 from agent.standin.fixtures import LOCATION_UID, schedule_json, vehicle_json
 from agent.standin.server import StandinServer
+from agent.standin.smartcar import SmartcarServer
+from agent.standin.smartcar_fixtures import vin_of, visitor
+from agent.standin.smartcar_state import CLIENT_ID, CLIENT_SECRET, SmartcarStandin
 from agent.standin.state import ChargEyeStandin
 
 EVENING = datetime(2026, 3, 2, 18, 0, tzinfo=UTC)
@@ -46,6 +50,9 @@ SHORT_SHARE, SHORT_WH = 0.95, 1500.0
 START_REAL_S = 0.25
 """Real seconds from the start of a transaction to its first limit: at 300 times the
 speed they are more than a minute at the safe default, which no real depot loses."""
+CONNECTED_KINDS, SILENT_KINDS = ("Van", "Truck"), ("Van",)
+"""By the name of a vehicle: these are known to Smartcar; of them, these tell no station
+their SoC, as most cars on AC do not."""
 CAP_TOLERANCE = 1.002
 DRAIN_S = 15.0
 
@@ -150,6 +157,9 @@ class DemoResult:
     ended_at: datetime
     outbox_left: int
     reports_taken: int
+    cars: int
+    car_reads: int
+    car_commands: int
     log_path: Path
 
     @property
@@ -176,6 +186,7 @@ class Stage:
     clock: ScaledClock
     daemon: Daemon
     cloud: ChargEyeStandin
+    smartcar: SmartcarStandin
     night: Night
     visits: dict[str, Visit]
     cap_w: float
@@ -202,12 +213,20 @@ async def run_demo(
         versions=options.versions,
     )
     clock = ScaledClock(EVENING - timedelta(seconds=2 * options.speed), options.speed)
-    scenario = replace(scenario, cap_w=_tight_cap_w(scenario))
+    scenario = replace(
+        scenario,
+        cap_w=_tight_cap_w(scenario),
+        vehicles=tuple(
+            replace(item, tells_soc=not item.name.startswith(SILENT_KINDS))
+            for item in scenario.vehicles
+        ),
+    )
     cloud = _cloud(scenario, clock, options)
+    smartcar = _smartcar(scenario, clock)
     with tempfile.TemporaryDirectory(prefix="depot-agent-demo-") as name:
         folder = options.folder or Path(name)
-        async with StandinServer(cloud) as server:
-            settings = make_settings(scenario, server.base_url, cloud, folder, options)
+        async with StandinServer(cloud) as server, SmartcarServer(smartcar) as cars:
+            settings = make_settings(scenario, server, cars, folder, options)
             daemon = Daemon(
                 settings, clock=clock, ids=RandomIds(options.seed), pace=1 / options.speed
             )
@@ -217,6 +236,7 @@ async def run_demo(
                 await daemon.is_ready.wait()
                 url = f"ws://127.0.0.1:{daemon.ocpp_port}/ocpp"
                 night = Night(scenario, clock, url, NightOptions(faults=faults))
+                _connect(smartcar, night)
                 visits = {
                     item.vehicle_id: Visit(
                         vehicle=item, start_s=START_REAL_S * options.speed
@@ -224,7 +244,9 @@ async def run_demo(
                     for item in scenario.vehicles
                 }
                 cap_w = settings.site.cap_kw * 1000
-                stage = Stage(scenario, clock, daemon, cloud, night, visits, cap_w)
+                stage = Stage(
+                    scenario, clock, daemon, cloud, smartcar, night, visits, cap_w
+                )
                 watcher = tasks.create_task(_watch(stage, options, on_look), name="judge")
                 outcomes = await night.run()
                 watcher.cancel()
@@ -248,14 +270,17 @@ async def run_demo(
         ended_at=clock.now(),
         outbox_left=left,
         reports_taken=len(patches),
+        cars=len(smartcar.cars),
+        car_reads=smartcar.calls.reads(),
+        car_commands=len(smartcar.calls.commands()),
         log_path=log_path,
     )
 
 
 def make_settings(
     scenario: DepotScenario,
-    base_url: str,
-    cloud: ChargEyeStandin,
+    server: StandinServer,
+    cars: SmartcarServer,
     folder: Path,
     options: DemoOptions,
 ) -> Settings:
@@ -279,10 +304,20 @@ def make_settings(
             for item in scenario.stations
         ],
         "chargeye": {
-            "base_url": base_url,
-            "refresh_token": cloud.tokens.refresh_token,
+            "base_url": server.base_url,
+            "refresh_token": server.cloud.tokens.refresh_token,
             "vehicles_poll_s": 600,
             "schedules_poll_s": 60,
+        },
+        "smartcar": {
+            "client_id": CLIENT_ID,
+            "client_secret": CLIENT_SECRET,
+            "token_url": cars.token_url,
+            "api_url": cars.api_url,
+            "vehicles": [
+                {"vin": car.vin, "vehicle_id": car.vehicle_id, "user_id": car.user_id}
+                for car in cars.cloud.cars.values()
+            ],
         },
         "store": {"path": folder / "agent.db"},
         "web": {"port": options.web_port},
@@ -318,13 +353,13 @@ def _cloud(
         vehicle_json(
             item.vehicle_id,
             # Nobody is heated here: power held open would be drawn beyond the plan.
-            {"name": item.name, "minPreconditioningPowerkW": 0},
+            {"name": item.name, "vin": vin_of(number), "minPreconditioningPowerkW": 0},
             macs=[item.mac],
             battery_kwh=item.capacity_wh / 1000,
             power_kw=(item.min_w / 1000, item.max_w / 1000),
             can_pause=item.can_resume,
         )
-        for item in scenario.vehicles
+        for number, item in enumerate(scenario.vehicles, start=1)
     ]
     schedules = [
         schedule_json(
@@ -338,6 +373,31 @@ def _cloud(
     ]
     cloud.load(vehicles=vehicles, schedules=schedules)
     return cloud
+
+
+def _smartcar(scenario: DepotScenario, clock: ScaledClock) -> SmartcarStandin:
+    """The stand-in Smartcar with the night's vans and trucks, not yet at the depot."""
+    smartcar = SmartcarStandin(clock)
+    for number, item in enumerate(scenario.vehicles, start=1):
+        if item.name.startswith(CONNECTED_KINDS):
+            car = visitor(
+                number,
+                item.vehicle_id,
+                model=item.name.split()[0],
+                soc_percent=item.soc_start,
+                capacity_wh=item.capacity_wh,
+            )
+            smartcar.add(car)
+    return smartcar
+
+
+def _connect(smartcar: SmartcarStandin, night: Night) -> None:
+    """Let each car at Smartcar be the virtual vehicle that comes to the depot."""
+    for item, vehicle in night.vehicles.items():
+        car = smartcar.cars.get(f"car-{item.vehicle_id}")
+        if car is not None:
+            outlet = night.stations[item.station_id].outlets[item.connector]
+            car.body = Telematics(vehicle, outlet)
 
 
 async def _watch(

@@ -30,7 +30,7 @@ from agent.simulator.command import (
 )
 from agent.simulator.command import simulate as simulate_night
 from agent.simulator.faults import check_faults
-from agent.standin.command import PORT
+from agent.standin.command import PORT, SMARTCAR_PORT
 from agent.standin.command import standin as serve_standin
 from agent.web.report import Report, VehicleLine, render_report
 
@@ -68,7 +68,7 @@ def demo(
         "demo-report"
     ),
 ) -> None:
-    """A whole depot on loopback: real daemon, stand-in ChargEye, virtual stations.
+    """A whole depot on loopback: real daemon, stand-in clouds, virtual stations.
 
     One night, compressed; exit 0 only if every plan was kept and the cap never passed.
 
@@ -217,6 +217,10 @@ def _print_result(result: DemoResult) -> None:
         f"Sessions reported to ChargEye: {result.reports_taken}; "
         f"still owed: {result.outbox_left}"
     )
+    out.print(
+        f"Cars known to Smartcar: {result.cars}; read {result.car_reads} times, "
+        f"told {result.car_commands} times"
+    )
     for visit in result.not_kept:
         vehicle = visit.vehicle
         out.print(
@@ -335,17 +339,25 @@ def simulate(
 
 @app.command()
 def standin(
-    port: Annotated[int, typer.Option(min=0, max=65535)] = PORT,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of ChargEye; 0: any.")
+    ] = PORT,
+    smartcar_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of Smartcar; 0: any.")
+    ] = SMARTCAR_PORT,
     cap_kw: Annotated[float, typer.Option(min=1, help="Site cap of its planner.")] = 300.0,
     refresh_token: Annotated[str, typer.Option()] = "standin-refresh-token",
     fixtures: Annotated[
-        Path | None, typer.Option(help="JSON with `vehicles` and `schedules`.")
+        Path | None,
+        typer.Option(help="JSON with `vehicles`, `schedules` and Smartcar's `cars`."),
     ] = None,
     speed: Annotated[float, typer.Option(min=1, max=SPEED_MAX)] = 1.0,
 ) -> None:
-    """Serve the stand-in ChargEye alone, on loopback, until interrupted.
+    """Serve the stand-in ChargEye and Smartcar alone, on loopback, until interrupted.
 
-    Example: `depot-agent standin --port 8099`
+    Prints the base address of each, and what a client needs to be let in.
+
+    Example: `depot-agent standin --port 8099 --smartcar-port 8098`
     """
     logs.set_up(level="warning", style="console", stream=sys.stderr)
     now = SystemClock().now().astimezone(UTC)
@@ -353,6 +365,7 @@ def standin(
         now=datetime.fromtimestamp(now.timestamp(), UTC),
         announce=typer.echo,
         port=port,
+        smartcar_port=smartcar_port,
         site_cap_kw=cap_kw,
         refresh_token=refresh_token,
         fixtures=fixtures,

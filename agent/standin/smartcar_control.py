@@ -14,24 +14,20 @@ from starlette.routing import Route
 from agent.standin.clock import ManualClock
 from agent.standin.schedules import BadRequestError, parse_time
 from agent.standin.smartcar_api import json_answer
-from agent.standin.smartcar_car import PERMISSIONS, PlainBody, StandinCar
 from agent.standin.smartcar_faults import CarFault
+from agent.standin.smartcar_fixtures import car_from, parts_of
 from agent.standin.smartcar_limits import LimitSet
 from agent.standin.smartcar_signals import spoil
-from agent.standin.smartcar_webhooks import Webhook
+from agent.standin.smartcar_state import Webhook
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from agent.standin.schedules import JsonObject
     from agent.standin.smartcar_state import SmartcarStandin
     from agent.standin.smartcar_webhooks import WebhookSender
 
 PREFIX = "/_control/smartcar"
-BODY_FIELDS = frozenset(each.name for each in fields(PlainBody))
-CAR_FIELDS = frozenset(each.name for each in fields(StandinCar) if each.init) - {"body"}
-SETS = frozenset({"permissions", "incapable", "signals"})
 SWITCHES = frozenset({
     "encoding", "wraps_vehicle", "wraps_signal", "tells_message",
     "lists_all_permissions", "units", "connection_rows", "signal_rows",
@@ -168,16 +164,7 @@ class _Control:
         """GET the truth about all cars; POST one more: fields of car and of its body."""
         if request.method == "GET":
             return json_answer({"vehicles": self._cloud.truth()})
-        body = await _object(request)
-        inner = body.pop("body", {})
-        unknown = (set(body) - CAR_FIELDS) | (set(inner) - BODY_FIELDS)
-        if unknown:
-            raise BadRequestError(f"a car has no {', '.join(sorted(unknown))}")
-        try:
-            car = StandinCar(**_car_fields(body), body=PlainBody(**inner))
-        except (TypeError, ValueError) as error:
-            raise BadRequestError(str(error)) from error
-        self._cloud.add(car)
+        self._cloud.add(car_from(await _object(request)))
         return _done()
 
     async def vehicle(self, request: Request) -> Response:
@@ -191,13 +178,10 @@ class _Control:
         body = await _object(request)
         self._cloud.settle()
         says_now = body.pop("sayNow", False)
-        inner = body.pop("body", {})
-        unknown = (set(body) - CAR_FIELDS) | (set(inner) - BODY_FIELDS)
-        if unknown:
-            raise BadRequestError(f"a car has no {', '.join(sorted(unknown))}")
-        for name, value in _car_fields(body).items():
+        of_car, of_body = parts_of(body)
+        for name, value in of_car.items():
             setattr(car, name, value)
-        for name, value in inner.items():
+        for name, value in of_body.items():
             setattr(car.body, name, value)
         self._cloud.settle()
         if says_now:
@@ -271,16 +255,6 @@ class _Control:
             uri = str(body.get("redirectUri", ""))
             told["code"] = self._cloud.user_tokens.code(str(body["codeUser"]), uri)
         return json_answer(told)
-
-
-def _car_fields(body: JsonObject) -> JsonObject:
-    """Turn lists into the sets that a car has."""
-    made = dict(body)
-    for name in SETS & set(made):
-        value = made[name]
-        made[name] = None if value is None else frozenset(value)
-    made.setdefault("permissions", PERMISSIONS) if "vehicle_id" in made else None
-    return made
 
 
 async def _object(request: Request) -> dict[str, Any]:

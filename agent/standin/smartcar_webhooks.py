@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from agent.standin.schedules import JsonObject
     from agent.standin.smartcar_car import StandinCar
-    from agent.standin.smartcar_state import SmartcarStandin
+    from agent.standin.smartcar_state import SmartcarStandin, Webhook
 
 GAPS_S = (25.0, 50.0, 100.0)
 """Between the four attempts: 2 min 55 s in all, then the payload is lost."""
@@ -36,47 +36,6 @@ DELIVERIES_MAX = 5000
 """Bounds of what is waiting and of what is remembered; the oldest goes first."""
 USER_AGENT = "Smartcar/1.0"
 VERSION = "4.0"
-TRIGGERS = (
-    "tractionbattery-stateofcharge", "charge-ischargingcableconnected",
-    "charge-ischarging", "charge-chargelimits",
-)  # fmt: skip
-"""The useful triggers of smartcar.md 10, and what is told with them."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Webhook:
-    """One webhook of the dashboard; silent until it is enabled and verified."""
-
-    id: str
-    callback_uri: str
-    name: str = "standin-webhook"
-    is_enabled: bool = True
-    is_verified: bool = False
-    auto_subscribe: bool = False
-    triggers: tuple[str, ...] = TRIGGERS
-    data: tuple[str, ...] = TRIGGERS
-
-    @property
-    def is_heard(self) -> bool:
-        """Whether anything would be sent: either list missing makes it silent."""
-        return self.is_enabled and self.is_verified and bool(self.triggers and self.data)
-
-    def json(self) -> JsonObject:
-        """Return it as the management API shows it: without the verification."""
-        return {
-            "id": self.id,
-            "type": "webhook",
-            "attributes": {
-                "name": self.name,
-                "callbackUri": self.callback_uri,
-                "errorCallbackUri": None,
-                "isEnabled": self.is_enabled,
-                "autoSubscribe": self.auto_subscribe,
-                "triggers": [{"code": code} for code in self.triggers],
-                "data": [{"code": code} for code in self.data],
-            },
-            "links": {"self": f"/v3/webhooks/{self.id}"},
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
