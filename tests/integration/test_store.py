@@ -24,6 +24,8 @@ from agent.domain import events
 from agent.domain.capability import Capabilities, RateUnit
 from agent.domain.curve import curve
 from agent.domain.effects import (
+    BilledTransaction,
+    BillingReport,
     CandidateSeen,
     OrphanKept,
     OutboxAdded,
@@ -43,6 +45,7 @@ from agent.domain.identity import (
     read_token,
 )
 from agent.domain.ids import (
+    AccountId,
     ConnectorId,
     EvseId,
     MacAddress,
@@ -210,6 +213,43 @@ REPORTS = (
         last_at=NOW,
         charging_started_at=NOW,
         charging_ended_at=None,
+    ),
+    BillingReport(
+        session_id=SessionId("S1"),
+        corrects=SessionId("S1"),
+        station_id=CP1,
+        evse_id=EvseId(1),
+        connector_id=ConnectorId(1),
+        ocpp_version="ocpp1.6",
+        vehicle_id=None,
+        vin=None,
+        mac=MAC,
+        id_token="VID:04E77E00F0AA",
+        account_id=AccountId("acme-7"),
+        account_at=NOW,
+        energy_wh=12_345.6,
+        meter_begin_wh=0.0,
+        meter_end_wh=None,
+        is_estimated=True,
+        soc_start=20.0,
+        soc_end=None,
+        soc_source="station",
+        plugged_at=NOW,
+        started_at=NOW,
+        charging_ended_at=None,
+        ended_at=NOW,
+        stop_reason="",
+        transactions=(
+            BilledTransaction(
+                transaction_id=TransactionId("7"),
+                started_at=NOW,
+                ended_at=None,
+                meter_begin_wh=0.0,
+                meter_end_wh=None,
+                reason="",
+                is_estimated=True,
+            ),
+        ),
     ),
 )
 READING = MeterReading(at=NOW, register_wh=1.5, power_w=2.5, soc_percent=3.5, offered_w=4.5)
@@ -878,6 +918,39 @@ async def test_a_failed_row_waits_and_a_dead_one_is_shown_but_not_due(
     assert (due.key, due.attempts, due.next_at, len(due.error)) == ("a", 2, later, 500)
     rows = {row.key: row for row in await store.outbox_rows()}
     assert (rows["b"].is_dead, rows["b"].error) == (True, "no")
+
+
+async def test_every_kind_of_report_comes_back_as_it_was(store: SqliteStore) -> None:
+    rows = [owed(str(n), "x", report) for n, report in enumerate(REPORTS)]
+    await store.commit(rows, NOW)
+
+    assert [row.report for row in await store.due_outbox("x", 10)] == list(REPORTS)
+
+
+async def test_a_dead_letter_is_tried_again_and_a_dropped_one_never(
+    store: SqliteStore,
+) -> None:
+    """Dropping keeps the key, so that the same fact is not owed again."""
+    await store.commit([owed("a"), owed("b"), owed("a", "billing")], NOW)
+    first, second = await store.due_outbox("chargeye", 10)
+    dead = [
+        ports.OutboxFailed(row_id=row.row_id, error="no", next_at=NOW, is_dead=True)
+        for row in (first, second)
+    ]
+    await store.commit(dead, NOW)
+    await store.commit([ports.OutboxRevived(row_id=first.row_id)], NOW)
+    await store.commit([ports.OutboxDropped(row_id=second.row_id)], NOW)
+    await store.commit([owed("b"), ports.OutboxRevived(row_id=second.row_id)], NOW)
+
+    (due,) = await store.due_outbox("chargeye", 10)
+    assert (due.key, due.attempts, due.is_dead, due.error) == ("a", 0, False, "no")
+    (dropped,) = await store.outbox_of("b")
+    assert (dropped.sent_at, dropped.is_dead) == (NOW, True)
+    found = await store.outbox_of("a")
+    assert [(row.destination, row.sent_at) for row in found] == [
+        ("chargeye", None),
+        ("billing", None),
+    ]
 
 
 async def test_pruning_lets_go_of_the_old_and_never_of_the_owed(store: SqliteStore) -> None:
