@@ -32,13 +32,13 @@ from agent.host import logs
 from agent.host.clock import RandomIds, SystemClock
 from agent.host.metrics import Sample, text_of
 from agent.host.systemd import Notifier
-from agent.parts import billing, cars, chargeye, exporting, local, operating
+from agent.parts import billing, cars, chargeye, exporting, local, operating, security
 from agent.parts.base import Ground
 from agent.ports import Clock
 from agent.settings import Settings
 from agent.settings import load as load_settings
 from agent.stations.dialects import StationOptions, StationView
-from agent.stations.server import StationServer, tls_context
+from agent.stations.server import StationServer
 from agent.store.sqlite import SqliteStore
 from agent.web.api import Answer, Json, WebServer, make_app
 
@@ -67,6 +67,7 @@ PARTS = (
     cars.build,
     billing.build,
     operating.build,
+    security.build,
     exporting.build,
 )
 """In this order: what comes first may be found by what comes later."""
@@ -85,11 +86,12 @@ class Daemon:
         pace: float = 1.0,
         notifier: Notifier | None = None,
     ) -> None:
-        """Build everything. Raises StoreFault when the database cannot be used.
+        """Build everything. Raises StoreFault for the database, ConfigFault for files.
 
         ``pace`` below 1 shortens the waits that are made for real firmware, for a
         clock that runs faster than the network.
         """
+        tls = wiring.tls_door(settings)  # what it refuses leaves no database behind
         self.settings = settings
         self._config_path = config_path
         self.clock: Clock = clock or SystemClock()
@@ -130,6 +132,8 @@ class Daemon:
             ),
             pace=pace,
         )
+        self.server.tls = tls
+        self.server.admit_by(wiring.doors(settings), hides=settings.ocpp.hide_station_ids)
         self.executor = Executor(
             self.depot,
             self.store,
@@ -195,6 +199,8 @@ class Daemon:
                     ]
                 for web in webs:
                     tasks.create_task(web.run(), name="web")
+                for part in self.parts:
+                    await part.prepare()
                 await self._listen()
                 log.info(
                     "agent_ready",
@@ -236,10 +242,9 @@ class Daemon:
         ocpp = self.settings.ocpp
         self.ocpp_port = await self.server.listen(ocpp.host, ocpp.port)
         if ocpp.tls is not None:
-            context = tls_context(
-                ocpp.tls.certificate, ocpp.tls.private_key, ocpp.tls.client_ca or None
+            self.tls_port = await self.server.listen(
+                ocpp.host, ocpp.tls.port, self.server.tls
             )
-            self.tls_port = await self.server.listen(ocpp.host, ocpp.tls.port, context)
 
     def _bind_web(self) -> list[WebServer]:
         web = self.settings.web
@@ -303,6 +308,8 @@ class Daemon:
             if problem is not None:
                 log.error("config_refused", reason=problem)
                 return
+            if self.server.tls is not None and new.ocpp.tls is not None:
+                self.server.tls.load(wiring.tls_files(new.ocpp.tls))
         except ConfigFault as fault:
             log.error("config_refused", reason=str(fault))
             return
@@ -314,7 +321,7 @@ class Daemon:
         self.depot.traits = wiring.traits(new)
         self.depot.circuits = wiring.circuits(new)
         self.depot.ladder_rules = wiring.ladder_rules(new)
-        self.server.doors = wiring.doors(new)
+        self.server.admit_by(wiring.doors(new), hides=new.ocpp.hide_station_ids)
         for part in self.parts:
             part.reload(new)
         logs.set_up(level=new.log.level, style=new.log.format)
@@ -365,13 +372,17 @@ class Daemon:
     async def sessions(self, limit: int) -> list[Json]:
         """Sessions, newest first; open ones as they are in memory."""
         stored = await self.store.sessions(limit=limit)
-        return [views.session(self._newest(item.session_id, item)) for item in stored]
+        now = self.clock.now()
+        return [
+            views.session(self._newest(item.session_id, item), now) for item in stored
+        ]
 
     async def session(self, session_id: str) -> Json | None:
         """One session."""
         wanted = SessionId(session_id)
         stored = await self.store.sessions(limit=1, session_id=wanted)
-        return views.session(self._newest(wanted, stored[0])) if stored else None
+        now = self.clock.now()
+        return views.session(self._newest(wanted, stored[0]), now) if stored else None
 
     def _newest(self, session_id: SessionId, stored: Session) -> Session:
         state = self.depot.states.get(stored.station_id)
@@ -379,7 +390,7 @@ class Daemon:
 
     def vehicles(self) -> list[Json]:
         """The registry."""
-        return views.vehicles(self.depot)
+        return views.vehicles(self.depot, self.clock.now())
 
     def explain(self, station_id: str, evse_id: int) -> Json | None:
         """Why an outlet has its limit."""

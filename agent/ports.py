@@ -8,7 +8,8 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Protocol
 
-from agent.domain.capability import Capabilities
+from agent.domain.capability import Capabilities, RateUnit
+from agent.domain.curve import Curve
 from agent.domain.effects import DecisionRecord, FleetReport, Report
 from agent.domain.events import Event
 from agent.domain.identity import Vehicle
@@ -318,6 +319,15 @@ class OrderAnswer:
     wait_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompositeAnswer:
+    """What a station says that it will allow, W at the outlet; None: it says nothing."""
+
+    answer: Answer
+    allows: Curve | None = None
+    detail: str = ""
+
+
 class Stations(Protocol):
     """Orders to stations, whatever version they speak."""
 
@@ -355,6 +365,18 @@ class Stations(Protocol):
 
     async def is_answering(self, station_id: StationId, evse_id: EvseId) -> bool:
         """Ask something harmless; whether any answer came at all."""
+        ...
+
+    async def composite(
+        self,
+        station_id: StationId,
+        evse_id: EvseId,
+        *,
+        duration_s: int,
+        unit: RateUnit,
+        phases: int,
+    ) -> CompositeAnswer:
+        """Ask what an outlet will allow from now on. Never raises."""
         ...
 
 
@@ -455,6 +477,8 @@ class CarState:
     is_charging: Sourced | None = None
     charging: str = ""
     vin: str = ""
+    has_timers: bool | None = None
+    """Whether the car follows charge timers of its own; None when it does not say."""
 
 
 class CarCommand(StrEnum):
@@ -516,4 +540,119 @@ class VehicleCloud(Protocol):
         session_id: str = "",
     ) -> CommandOutcome:
         """Send a command and follow it to its end; never raises for a car's refusal."""
+        ...
+
+
+# --- the security of stations --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedCertificate:
+    """What a signer made for a station, or the problem why it did not.
+
+    ``chain`` is PEM, leaf first; ``serial`` of the leaf in hex.
+    """
+
+    station_id: StationId
+    chain: str = ""
+    serial: str = ""
+    common_name: str = ""
+    not_after: datetime | None = None
+    problem: str = ""
+
+
+class Signer(Protocol):
+    """Who signs the certificates that stations ask for."""
+
+    def problem(self, csr: str, names: Sequence[str]) -> str | None:
+        """Say why a request will not be signed, or None.
+
+        ``names`` are what the station may call itself.
+        """
+        ...
+
+    async def submit(self, station_id: StationId, csr: str) -> None:
+        """Take a request that was found good. Raises OSError."""
+        ...
+
+    async def collect(
+        self, names_of: Callable[[StationId], Sequence[str]], now: datetime
+    ) -> list[SignedCertificate]:
+        """Give what was signed since the last time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstalledCertificate:
+    """A root that a station says it holds; ``hash_data`` as OCPP names it."""
+
+    kind: str
+    serial: str
+    hash_data: Mapping[str, object]
+
+
+class StationSecurity(Protocol):
+    """Orders about a station's security, whatever version it speaks.
+
+    None of them raises for a refusal or for silence; StationFault means that the order
+    cannot be written for this station's version.
+    """
+
+    def version_of(self, station_id: StationId) -> str | None:
+        """Tell the version of the live link, None without one."""
+        ...
+
+    def certificate_ends(self, station_id: StationId) -> datetime | None:
+        """Tell when the certificate ends that the live link was opened with."""
+        ...
+
+    async def hang_up(self, station_id: StationId) -> bool:
+        """Close the link, so that the station connects anew."""
+        ...
+
+    async def set_password(self, station_id: StationId, password: str) -> OrderAnswer:
+        """Give the station another password; ``detail`` may be RebootRequired."""
+        ...
+
+    async def send_certificate(
+        self, station_id: StationId, chain: str, request_id: int | None
+    ) -> OrderAnswer:
+        """Send the station its own new certificate."""
+        ...
+
+    async def ask_for_request(self, station_id: StationId) -> OrderAnswer:
+        """Ask the station to renew its certificate."""
+        ...
+
+    async def installed(self, station_id: StationId) -> list[InstalledCertificate]:
+        """Read which roots it holds. Raises StationFault when it does not say."""
+        ...
+
+    async def install(self, station_id: StationId, kind: str, pem: str) -> OrderAnswer:
+        """Install a root: ``csms``, ``manufacturer``, ``v2g`` or ``mo``."""
+        ...
+
+    async def delete(
+        self, station_id: StationId, hash_data: Mapping[str, object]
+    ) -> OrderAnswer:
+        """Delete a root."""
+        ...
+
+    async def get_log(
+        self, station_id: StationId, url: str, *, kind: str, request_id: int
+    ) -> OrderAnswer:
+        """Have a log uploaded: ``diagnostics`` or ``security``."""
+        ...
+
+    async def update_firmware(
+        self,
+        station_id: StationId,
+        url: str,
+        *,
+        at: datetime,
+        request_id: int,
+        signature: str = "",
+        certificate: str = "",
+    ) -> OrderAnswer:
+        """Have firmware fetched and installed."""
         ...

@@ -113,6 +113,7 @@ def station_options(settings: Settings, station_id: StationId) -> StationOptions
             reads_configuration="no-configuration" not in quirks,
         ),
         pings="no-ping" not in quirks,
+        messages_per_s=ocpp.station_messages_per_s,
     )
 
 

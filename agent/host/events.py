@@ -54,6 +54,11 @@ EVENTS: dict[str, LogEvent] = {
         "a bug ended one link; the station will connect again",
         "report it with the traceback",
     ),
+    "station_slowed_down": LogEvent(
+        "warning",
+        "a station floods the link; it is read at the rate that is allowed",
+        "look for a fault in its firmware, or raise ocpp.station_messages_per_s",
+    ),
     "frame_refused": LogEvent("warning", "a frame was not valid OCPP-J; the link lives"),
     "schema_breached": LogEvent(
         "warning",
@@ -78,12 +83,90 @@ EVENTS: dict[str, LogEvent] = {
     ),
     "security_event_reported": LogEvent(
         "warning",
-        "a station reported a security event",
-        "look at `kind`",
+        "a station reported a security event; `grade` critical is the standard's word",
+        "look at `kind`; `depot-agent station security-events` lists them",
+    ),
+    "security_alarm_raised": LogEvent(
+        "error",
+        "a station reported what does not happen in ordinary life: tampering, a cleared "
+        "log, foreign firmware",
+        "look at the station",
+    ),
+    "source_blocked": LogEvent(
+        "error",
+        "five refused attempts within a minute: this address or id must wait 5 minutes",
+        "correct the station's password or id, then reload; if it is nobody of yours, "
+        "find it in the network",
+    ),
+    "link_contested": LogEvent(
+        "error",
+        "one id was taken over more than three times in ten minutes",
+        "look for two stations with one id",
+    ),
+    "station_serial_refused": LogEvent(
+        "error",
+        "a station booted with another serial number than its id or certificate allows",
+        "correct `serial_number` after an exchange; else somebody uses its credentials",
+    ),
+    "security_profile_raised": LogEvent(
+        "info", "a station proved a higher security profile; lower is refused from now on"
+    ),
+    "security_profile_lowered": LogEvent(
+        "warning",
+        "a station went back to a lower profile, as allow_lower_profile lets it",
+        "take allow_lower_profile out again",
+    ),
+    "password_sent": LogEvent(
+        "info", "a station got a new password; the old one opens until it used the new"
+    ),
+    "password_replaced": LogEvent(
+        "info", "the former password of a station does not open any more; see `by`"
+    ),
+    "certificate_requested": LogEvent(
+        "info", "a station asked for a certificate; the signer has the request"
     ),
     "certificate_request_refused": LogEvent(
         "warning",
-        "a station asked for a certificate; there is no signer",
+        "a station asked for a certificate that it does not get",
+        "see `reason`",
+    ),
+    "certificate_not_signed": LogEvent(
+        "warning",
+        "the signer's answer to a station's request cannot be used",
+        "see `reason`; drop another file, or let the station ask again",
+    ),
+    "certificate_waits": LogEvent(
+        "info", "a signed certificate goes out when the station connects again"
+    ),
+    "certificate_accepted": LogEvent("info", "a station took its new certificate"),
+    "certificate_rejected": LogEvent(
+        "warning",
+        "a station refused its new certificate",
+        "install the CA's root at the station first (`station install-certificate`)",
+    ),
+    "certificate_renewal_asked": LogEvent(
+        "info", "a station was asked to renew its certificate before it ends"
+    ),
+    "certificate_installed": LogEvent("info", "a root was installed at a station"),
+    "certificate_deleted": LogEvent("info", "a root was deleted at a station"),
+    "certificate_expiring": LogEvent(
+        "warning",
+        "a certificate ends within 30 days; see `certificate` and `days_left`",
+        "renew it: `depot-agent pki server`, `depot-agent station renew-certificate`",
+    ),
+    "certificate_expiring_soon": LogEvent(
+        "error",
+        "a certificate ends within 7 days",
+        "renew it now: stations will not connect by TLS afterwards",
+    ),
+    "certificate_expired": LogEvent(
+        "error", "a certificate has ended", "renew it; stations refuse or are refused"
+    ),
+    "upkeep_ordered": LogEvent("info", "an operator ordered a log or firmware; see `what`"),
+    "station_upkeep_failed": LogEvent(
+        "warning",
+        "a log upload or a firmware update failed at a station",
+        "see `status`; check the address and the credentials in it",
     ),
     # vehicles and sessions
     "vehicle_plugged": LogEvent("info", "a cable was plugged in; a session opened"),
@@ -164,6 +247,16 @@ EVENTS: dict[str, LogEvent] = {
         "warning",
         "no form of limit reaches an outlet; for this session it counts with its rating",
         "look for the station's own load management or licence; then see [[ladders]]",
+    ),
+    "limit_contradicted": LogEvent(
+        "warning",
+        "a station's own composite schedule allows more than the limit that it accepted; "
+        "until a meter value shows the limit it counts with its rating",
+        "look for another master's profiles, or a load management that outranks OCPP",
+    ),
+    "composite_distrusted": LogEvent(
+        "info",
+        "a model's composite schedules say more than its power shows; they count no more",
     ),
     "limit_followed_again": LogEvent("info", "an outlet follows its limit again"),
     "default_confirmed": LogEvent("info", "the safe default profile sits on the station"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
@@ -31,6 +31,8 @@ TEXT_MAX = 255
 """Vendor, model, firmware: longer than the standard allows, shorter than harm."""
 BREACHES_MAX = 64
 """Different schema breaches remembered per link, so that each is logged once."""
+OWN_CERTIFICATE = "ChargingStationCertificate"
+"""The kind of certificate that profile 3 needs; the only one that is signed here."""
 DATA_MAX = 8192
 """DataTransfer data beyond this is dropped (faults.md I12)."""
 
@@ -51,6 +53,75 @@ class AdapterOptions:
     accepted_vendors: frozenset[str] = frozenset()
     boot: str = "accept"
     contracts: bool = False
+    serials: tuple[str, ...] = ()
+
+
+class SecurityDesk(Protocol):
+    """Who takes what stations ask and report about their own security."""
+
+    async def admitted(
+        self, station_id: StationId, profile: int, password_hash: str
+    ) -> None:
+        """Take note of what a new connection proved. Raises StoreFault."""
+        ...
+
+    async def event_reported(
+        self, station_id: StationId, kind: str, station_time: str, detail: str
+    ) -> None:
+        """Keep and grade a security event. Raises StoreFault."""
+        ...
+
+    async def certificate_wanted(
+        self, station_id: StationId, csr: str, request_id: int | None
+    ) -> bool:
+        """Take a request for the station's own certificate; whether it will be signed."""
+        ...
+
+    def progressed(
+        self, station_id: StationId, what: str, status: str, request_id: int | None
+    ) -> None:
+        """Hear how a log upload or a firmware update goes on."""
+        ...
+
+
+class NoDesk:
+    """Nobody: events are logged, certificates are not to be had."""
+
+    async def admitted(
+        self, station_id: StationId, profile: int, password_hash: str
+    ) -> None:
+        """Forget it."""
+
+    async def event_reported(
+        self, station_id: StationId, kind: str, station_time: str, detail: str
+    ) -> None:
+        """Log it."""
+        del station_time
+        log.warning(
+            "security_event_reported", station_id=station_id, kind=kind, reason=detail
+        )
+
+    async def certificate_wanted(
+        self, station_id: StationId, csr: str, request_id: int | None
+    ) -> bool:
+        """Refuse: there is no signer."""
+        del csr, request_id
+        log.warning(
+            "certificate_request_refused",
+            station_id=station_id,
+            reason="nobody here signs: see [ocpp.pki]",
+        )
+        return False
+
+    def progressed(
+        self, station_id: StationId, what: str, status: str, request_id: int | None
+    ) -> None:
+        """Log it."""
+        del what, request_id
+        log.info("station_notified", station_id=station_id, status=status)
+
+
+NO_DESK = NoDesk()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,6 +134,8 @@ class Adapter:
     options: AdapterOptions
     on_boot: Callable[[], None]
     version: str = schemas.V16
+    desk: SecurityDesk = NO_DESK
+    hang_up: Callable[[str], None] = lambda _: None
     _breaches: set[str] = field(default_factory=set)
 
     def unknown(self, action: str) -> tuple[str, str]:
@@ -160,27 +233,61 @@ class Adapter:
 
     async def notified(self, payload: Payload, _: datetime) -> Payload:
         """Firmware, log and other progress: recorded, answered, never refused."""
-        log.info(
-            "station_notified",
-            station_id=self.station_id,
-            status=as_text(payload.get("status"))[:40],
+        status = as_text(payload.get("status"))[:40]
+        request_id = payload.get("requestId")
+        self.desk.progressed(
+            self.station_id,
+            "log" if "Upload" in status else "firmware",
+            status,
+            request_id if type(request_id) is int else None,
         )
         return {}
 
     async def security_event(self, payload: Payload, _: datetime) -> Payload:
         """SecurityEventNotification: refusing it would block the station (SEC-05)."""
-        log.warning(
-            "security_event_reported",
-            station_id=self.station_id,
-            kind=as_text(payload.get("type"))[:50],
-            reason=as_text(payload.get("techInfo"))[:100],
+        await self.desk.event_reported(
+            self.station_id,
+            as_text(payload.get("type"))[:50],
+            as_text(payload.get("timestamp"))[:40],
+            as_text(payload.get("techInfo"))[:255],
         )
         return {}
 
-    async def sign_certificate(self, _: Payload, __: datetime) -> Payload:
-        """SignCertificate: there is no signer here yet, so an honest no."""
-        log.warning("certificate_request_refused", station_id=self.station_id)
-        return {"status": str(GenericStatus.rejected.value)}
+    async def sign_certificate(self, payload: Payload, _: datetime) -> Payload:
+        """SignCertificate: answered at once, signed afterwards (whitepaper A02, A03)."""
+        csr = payload.get("csr")
+        kind = payload.get("certificateType") or OWN_CERTIFICATE
+        request_id = payload.get("requestId")
+        is_taken = False
+        if isinstance(csr, str) and kind == OWN_CERTIFICATE:
+            is_taken = await self.desk.certificate_wanted(
+                self.station_id, csr, request_id if type(request_id) is int else None
+            )
+        else:
+            log.warning(
+                "certificate_request_refused",
+                station_id=self.station_id,
+                reason=f"certificates of the kind {as_text(kind)[:40]} are not signed here",
+            )
+        status = GenericStatus.accepted if is_taken else GenericStatus.rejected
+        return {"status": str(status.value)}
+
+    def is_foreign(self, serial: str) -> bool:
+        """Whether a boot names another device than the one that may have this id.
+
+        The link then ends (OCPP 2.1 B01.FR.12); a boot without a serial proves nothing.
+        """
+        expected = {item.casefold() for item in self.options.serials}
+        if not serial or not expected - {serial.casefold()}:
+            return False
+        log.error(
+            "station_serial_refused",
+            station_id=self.station_id,
+            reason=f"it booted as {serial[:64]!r}; expected is "
+            f"{' and '.join(sorted(self.options.serials))[:128]}",
+        )
+        self.hang_up("another serial number is expected under this id")
+        return True
 
 
 def as_text(value: Any) -> str:

@@ -16,7 +16,7 @@ from agent.domain.ids import EvseId, StationId, TransactionId
 from agent.domain.profile import ChargingProfile, InstalledProfile
 from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
 from agent.stations import framing, schemas, v2_orders, v16_orders
-from agent.stations.adapter import AdapterOptions
+from agent.stations.adapter import NO_DESK, AdapterOptions, SecurityDesk
 from agent.stations.link import CallOutcome, Link, Reply
 from agent.stations.v2 import Adapter2, Hooks2
 from agent.stations.v2_fast import FastLimit
@@ -39,6 +39,8 @@ class StationOptions:
     wishes: Wishes
     wishes_2x: Wishes2
     pings: bool = True
+    messages_per_s: float = 0.0
+    """A station that sends more for long is read more slowly; 0 for no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +95,7 @@ class Surroundings:
     view: StationView
     slots: asyncio.Semaphore
     pace: float
+    desk: SecurityDesk = NO_DESK
 
 
 def dialect_of(
@@ -148,6 +151,8 @@ class Dialect16:
             clock=around.clock,
             options=options.adapter,
             on_boot=self._booted,
+            desk=around.desk,
+            hang_up=self._hang_up,
         )
 
     def handle(self, call: framing.Call, text: str | bytes) -> Coroutine[Any, Any, Reply]:
@@ -200,6 +205,10 @@ class Dialect16:
         if self._setup is not None:
             self._setup.booted()
 
+    def _hang_up(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.hang_up(1008, reason)
+
 
 class Dialect2:
     """OCPP 2.0.1 and 2.1."""
@@ -230,6 +239,8 @@ class Dialect2:
             clock=around.clock,
             options=options.adapter,
             on_boot=self._booted,
+            desk=around.desk,
+            hang_up=self._hang_up,
             hooks=Hooks2(
                 report=lambda payload: self._heard("report", payload),
                 profiles=lambda payload: self._heard("profiles", payload),
@@ -319,6 +330,10 @@ class Dialect2:
     def _booted(self) -> None:
         if self._setup is not None:
             self._setup.booted()
+
+    def _hang_up(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.hang_up(1008, reason)
 
     def _heard(self, what: str, payload: framing.Payload) -> None:
         if self._setup is None:

@@ -30,6 +30,12 @@ SILENCE_MAX_S = 45.0
 SILENCE_MAX_MUTE_S = 900.0
 """Where pings are not answered (NET-03): three heartbeats of 300 s."""
 MUTE_AFTER_PINGS = 2
+MESSAGES_BURST = 1000.0
+"""Messages at once that are read at full speed: a queue from a night without a network."""
+BRAKED_EVERY = 16
+"""Messages between two looks at the rate: cheap, and exact enough."""
+BRAKE_MAX_S = 2.0
+"""Answers to our own calls come over the same link: never wait longer for them."""
 TIMEOUTS_MAX = 6
 """Calls in a row without an answer on a living link: the receiver hangs (NET-06)."""
 CLOCK_ACTION = "Heartbeat"
@@ -106,8 +112,12 @@ class Link:
         on_bad_frame: BadFrameSink,
         version: str = framing.SPELLED_16,
         pings: bool = True,
+        messages_per_s: float = 0.0,
     ) -> None:
-        """Bind a connection to a station; ``run`` does the work."""
+        """Bind a connection to a station; ``run`` does the work.
+
+        ``messages_per_s``: what a station may send for long; 0 for no bound.
+        """
         self.station_id = station_id
         self.last_seen_s = 0.0
         self.frames_in = 0
@@ -119,7 +129,12 @@ class Link:
         self._wake = asyncio.Event()
         self._is_mute = not pings
         self._closing = False
+        self._farewell: tuple[int, str] | None = None
         self._ids = 0
+        self._messages_per_s = messages_per_s
+        self._allowance = MESSAGES_BURST
+        self._allowed_at_s = 0.0
+        self._is_flooding = False
         # 2.x wants ids that no other link or run of the agent ever used (C4).
         self._prefix = secrets.token_hex(6)
 
@@ -171,6 +186,11 @@ class Link:
         self._wake.set()
         return await future
 
+    def hang_up(self, code: int, reason: str) -> None:
+        """Close the connection soon, after the answer that is being made."""
+        self._farewell = (code, reason)
+        self._wake.set()
+
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; ``run`` then ends."""
         self._closing = True
@@ -188,6 +208,8 @@ class Link:
                 return
             self.last_seen_s = now_s()
             self.frames_in += 1
+            if not self.frames_in % BRAKED_EVERY:
+                await self._brake()
             frame = framing.parse(text)
             if type(frame) is framing.Call:
                 if not await self._answer(frame, text):
@@ -198,6 +220,25 @@ class Link:
                 await self._refuse(frame)
             elif isinstance(frame, (framing.Send, framing.CallResultError)):
                 await self._take(frame, text)
+
+    async def _brake(self) -> None:
+        """Read a flood no faster than it may come: its sender's own buffers fill up."""
+        rate = self._messages_per_s
+        if rate <= 0:
+            return
+        gained = (self.last_seen_s - self._allowed_at_s) * rate
+        self._allowed_at_s = self.last_seen_s
+        self._allowance = min(self._allowance + gained, MESSAGES_BURST) - BRAKED_EVERY
+        if self._allowance >= 0:
+            return
+        if not self._is_flooding:
+            self._is_flooding = True
+            log.warning(
+                "station_slowed_down",
+                station_id=self.station_id,
+                reason=f"it sends more than {rate:.0f} messages a second for long",
+            )
+        await asyncio.sleep(min(-self._allowance / rate, BRAKE_MAX_S))
 
     async def _answer(self, call: framing.Call, text: str | bytes) -> bool:
         answer = self._machine.repeated(call.message_id, text)
@@ -285,6 +326,9 @@ class Link:
         machine = self._machine
         while True:
             self._wake.clear()
+            if self._farewell is not None:
+                await self.close(*self._farewell)
+                return
             call = machine.next_call(loop.time())
             if call is not None and not await self._send(
                 framing.call_frame(call.message_id, call.action, call.payload)

@@ -2,17 +2,17 @@
 
 Any path; the identity is its last segment. No common subprotocol: the handshake is
 finished without one and the connection closed (OCPP-J 3.3). A second connection of a
-live identity replaces the first unless the first still answers and the newcomer comes
-from another address (NET-01, CON-07).
+live identity replaces the first when it proved itself and comes from the same address,
+or when the first does not answer a ping; else it is refused (faults.md A3, NET-01,
+CON-07).
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
-import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import cast
@@ -20,15 +20,17 @@ from typing import cast
 import structlog
 import websockets
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers
-from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 from agent.domain import events
+from agent.domain.capability import RateUnit
 from agent.domain.errors import StationFault, StoreFault
 from agent.domain.ids import EvseId, StationId, TransactionId
 from agent.domain.profile import ChargingProfile
-from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
+from agent.ports import Answer, Clock, CompositeAnswer, EventSink, OrderAnswer, Priority
 from agent.stations import framing, schemas
+from agent.stations.adapter import SecurityDesk
+from agent.stations.composite import composite_call, read_composite
 from agent.stations.dialects import (
     Dialect,
     StationOptions,
@@ -37,8 +39,11 @@ from agent.stations.dialects import (
     dialect_of,
     restart_calls,
 )
-from agent.stations.handshake import Doors, admit, choose_subprotocol
+from agent.stations.entrance import DoorSocket, Entrance, address_of, certificate_of
+from agent.stations.handshake import Admission, Doors, choose_subprotocol
 from agent.stations.link import CallOutcome, Link, WireClosed
+from agent.stations.tls import HANDSHAKE_S as TLS_HANDSHAKE_S
+from agent.stations.tls import TlsDoor
 from agent.stations.wire import SocketWire, StationSocket
 
 log = structlog.get_logger()
@@ -46,10 +51,14 @@ log = structlog.get_logger()
 FRAME_BYTES_MAX = 1024 * 1024
 """A frame of one station; StopTransaction with all samples is the largest (C2)."""
 HANDSHAKE_S = 10.0
+SWITCHED = 101
+"""Status of an admission."""
 SETUPS_AT_ONCE = 8
 """After a gateway restart all stations return within seconds: accept quickly,
 configure slowly (ocpp-depot.md C5)."""
 OLD_LINK_PATIENCE_S = 5.0
+NEWCOMERS_MAX = 4
+"""Connections of one identity that wait while the old link is asked for a sign of life."""
 RESTART_PAUSE_S = 10.0
 COMPOSITE_S = 60
 """A short composite schedule, asked for only to hear whether a station answers."""
@@ -67,6 +76,16 @@ class LiveLink:
     address: str
     version: str
     dialect: Dialect
+    socket: ServerConnection
+    certificate_ends: datetime | None = None
+
+
+@dataclass(slots=True)
+class _Gate:
+    """Where newcomers of one identity wait for their turn."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
 
 
 class StationServer:
@@ -83,12 +102,12 @@ class StationServer:
         pace: float = 1.0,
     ) -> None:
         """Prepare; ``serve`` opens the port. ``pace`` below 1 shortens set-up waits."""
-        self.doors = doors
+        self.entrance = Entrance(doors, self._is_crowded)
         self.options = options
         self.links: dict[StationId, LiveLink] = {}
         self.seen_at: dict[StationId, datetime] = {}
-        self.refused = 0
         self.takeovers = 0
+        self.tls: TlsDoor | None = None
         self._sink = sink
         self._clock = clock
         self._around = Surroundings(
@@ -99,22 +118,49 @@ class StationServer:
             pace=pace,
         )
         self._servers: list[Server] = []
-        self._stopping = False
+        self._gates: dict[StationId, _Gate] = {}
+
+    @property
+    def doors(self) -> Doors:
+        """Who may connect."""
+        return self.entrance.doors
+
+    @doors.setter
+    def doors(self, new: Doors) -> None:
+        self.admit_by(new, hides=self.entrance.hides)
+
+    def admit_by(self, doors: Doors, *, hides: bool = False) -> None:
+        """Judge newcomers by these rules from now on; braked sources may try again."""
+        self.entrance.doors = doors
+        self.entrance.hides = hides
+        if self.tls is not None:
+            self.entrance.known.revoked = self.tls.revoked
+        self.entrance.brake.release()
+
+    @property
+    def refused(self) -> int:
+        """Connections that were refused."""
+        return self.entrance.refused
+
+    def use_desk(self, desk: SecurityDesk) -> None:
+        """Say who takes what stations ask and report about their own security."""
+        self._around = replace(self._around, desk=desk)
 
     # --- listening ----------------------------------------------------------------
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
+    async def listen(self, host: str, port: int, tls: TlsDoor | None = None) -> int:
         """Open one port; returns its number. Raises OSError when it is taken."""
         server = await serve(
             self._connected,
             host,
             port,
-            ssl=tls,
-            process_request=partial(self._process_request, is_tls=tls is not None),
-            select_subprotocol=lambda _, offered: choose_subprotocol(offered),  # type: ignore[arg-type,return-value]
+            ssl=None if tls is None else tls.context,
+            ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_S,
+            process_request=self.entrance.process,
+            select_subprotocol=_select,  # type: ignore[arg-type]
             compression="deflate",
             max_size=FRAME_BYTES_MAX,
-            create_connection=StationSocket,
+            create_connection=partial(DoorSocket, self.entrance),  # type: ignore[arg-type]
             open_timeout=HANDSHAKE_S,
             ping_interval=None,
             close_timeout=3.0,
@@ -127,48 +173,53 @@ class StationServer:
 
     async def stop(self) -> None:
         """Refuse new handshakes, close all links with 1001, wait for the last commits."""
-        self._stopping = True
+        self.entrance.is_closed = True
         for server in self._servers:
             server.close(code=1001, reason="the agent stops")
         for server in self._servers:
             await server.wait_closed()
 
-    def _process_request(
-        self, socket: ServerConnection, request: Request, *, is_tls: bool
-    ) -> Response | None:
-        if self._stopping or self._is_crowded():
-            return _refusal(http.HTTPStatus.SERVICE_UNAVAILABLE)
-        header = request.headers.get("Authorization")
-        authorization = header.encode("latin-1") if header is not None else None
-        admission = admit(
-            request.path,
-            authorization,
-            self.doors,
-            is_tls=is_tls,
-            certificate_names=_certificate_names(socket) if is_tls else frozenset(),
-        )
-        if admission.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self.refused += 1
-            log.warning(
-                "station_refused",
-                station_id=admission.station_id or admission.identity,
-                status=admission.status,
-                reason=admission.reason,
-                address=_address(socket),
-            )
-            return _refusal(http.HTTPStatus(admission.status))
-        cast("StationSocket", socket).admission = admission
-        offered = request.headers.get("Sec-WebSocket-Protocol", "").split(",")
-        if choose_subprotocol([name.strip() for name in offered]) in (None, schemas.V16):
-            # Compression belongs to 2.x; 1.6 stations are known to trip over it (CON-09).
-            socket.protocol.available_extensions = None
-        return None
-
     def _is_crowded(self) -> bool:
-        return len(self.links) >= 2 * max(len(self.doors.stations), 16) + 8
+        return len(self.links) >= 2 * max(len(self.entrance.doors.stations), 16) + 8
+
+    async def recheck(self) -> None:
+        """Judge every live link again: what a reload took back ends now (A10)."""
+        async with asyncio.TaskGroup() as tasks:
+            for station_id, live in list(self.links.items()):
+                request = live.socket.request
+                if request is None:
+                    continue
+                found = self.entrance.judge(live.socket, request)
+                if found.status == SWITCHED and found.station_id == station_id:
+                    continue
+                log.warning(
+                    "link_closed_by_agent",
+                    station_id=station_id,
+                    reason=f"it would not be let in any more: {found.reason}",
+                )
+                tasks.create_task(live.link.close(1008, "credentials changed"))
+
+    async def hang_up(self, station_id: StationId) -> bool:
+        """Close a station's link, so that it connects anew; whether there was one."""
+        live = self.links.get(station_id)
+        if live is None:
+            return False
+        await live.link.close(1012, "connect again")
+        return True
+
+    def version_of(self, station_id: StationId) -> str | None:
+        """The OCPP version of a station's link, None when there is none."""
+        live = self.links.get(station_id)
+        return None if live is None else live.version
+
+    def certificate_ends(self, station_id: StationId) -> datetime | None:
+        """When the certificate expires that a station's live link was opened with."""
+        live = self.links.get(station_id)
+        return None if live is None else live.certificate_ends
 
     async def _connected(self, socket: ServerConnection) -> None:
-        station_id = cast("StationSocket", socket).admission.station_id
+        admission = cast("StationSocket", socket).admission
+        station_id = admission.station_id
         assert station_id is not None  # noqa: S101 - admitted
         version = socket.subprotocol
         if version is None:
@@ -176,41 +227,72 @@ class StationServer:
                 "station_refused",
                 station_id=station_id,
                 status=101,
-                reason="it offers no OCPP version that the agent speaks",
-                address=_address(socket),
+                reason="it offers no OCPP version that the agent speaks with it",
+                address=address_of(socket),
             )
             await socket.close(1002, "no common subprotocol")
             return
-        if not await self._make_way(station_id, socket):
-            return
-        await self._serve(station_id, socket, str(version))
+        async with self._gate(station_id) as is_next:
+            # One at a time: two newcomers must not both find the place empty.
+            if not is_next or not await self._make_way(station_id, socket, admission):
+                await socket.close(1008, "this station id is in use")
+                return
+            live = self._begin(station_id, socket, str(version), admission)
+        await self._serve(station_id, live, admission)
 
-    async def _make_way(self, station_id: StationId, socket: ServerConnection) -> bool:
-        """Decide between a live link and a newcomer of the same identity."""
+    @asynccontextmanager
+    async def _gate(self, station_id: StationId) -> AsyncIterator[bool]:
+        """Let newcomers of one identity through one by one; False when too many wait."""
+        gate = self._gates.setdefault(station_id, _Gate())
+        if gate.users >= NEWCOMERS_MAX:
+            yield False
+            return
+        gate.users += 1
+        try:
+            async with gate.lock:
+                yield True
+        finally:
+            gate.users -= 1
+            if gate.users == 0:
+                del self._gates[station_id]
+
+    async def _make_way(
+        self, station_id: StationId, socket: ServerConnection, admission: Admission
+    ) -> bool:
+        """Decide between a live link and a newcomer of the same identity (A3)."""
         old = self.links.get(station_id)
         if old is None:
             return True
-        if old.address != _address(socket) and await _is_alive(old):
+        is_same = old.address == address_of(socket)
+        if not (is_same and admission.is_proven) and await _is_alive(old):
             log.error(
                 "station_refused",
                 station_id=station_id,
                 status=409,
                 reason="a second station uses this id while the first one is alive",
-                address=_address(socket),
+                address=address_of(socket),
             )
-            await socket.close(1008, "this station id is in use")
             return False
         self.takeovers += 1
-        log.info("link_replaced", station_id=station_id, address=_address(socket))
+        self.entrance.taken_over(station_id)
+        log.info("link_replaced", station_id=station_id, address=address_of(socket))
         if self.links.get(station_id) is old:
             del self.links[station_id]
         await old.link.close(1001, "replaced by a newer connection")
         return True
 
-    async def _serve(
-        self, station_id: StationId, socket: ServerConnection, version: str
-    ) -> None:
+    def _begin(
+        self,
+        station_id: StationId,
+        socket: ServerConnection,
+        version: str,
+        admission: Admission,
+    ) -> LiveLink:
+        """Make the link that speaks for the station from now on."""
         options = self.options(station_id)
+        if admission.expected_serials:
+            adapter = replace(options.adapter, serials=admission.expected_serials)
+            options = replace(options, adapter=adapter)
         wire = SocketWire(cast("StationSocket", socket))
         bad = 0
 
@@ -228,19 +310,39 @@ class StationServer:
             on_bad_frame=on_bad_frame,
             version=version,
             pings=options.pings,
+            messages_per_s=options.messages_per_s,
         )
         dialect.attach(link)
-        live = LiveLink(link, wire, _address(socket), version, dialect)
+        live = LiveLink(
+            link,
+            wire,
+            address_of(socket),
+            version,
+            dialect,
+            socket,
+            certificate_of(socket).not_after,
+        )
         self.links[station_id] = live
+        return live
+
+    async def _serve(
+        self, station_id: StationId, live: LiveLink, admission: Admission
+    ) -> None:
         log.info(
             "station_connected",
             station_id=station_id,
-            ocpp_version=version,
+            ocpp_version=live.version,
             address=live.address,
+            security_profile=admission.profile,
         )
         try:
-            await self._sink.handle(station_id, events.LinkOpened(ocpp_version=version))
-            await link.run(dialect.run)
+            await self._around.desk.admitted(
+                station_id, admission.profile, admission.password_hash
+            )
+            await self._sink.handle(
+                station_id, events.LinkOpened(ocpp_version=live.version)
+            )
+            await live.link.run(live.dialect.run)
         except* StoreFault as faults:
             log.error(
                 "record_not_stored",
@@ -253,7 +355,7 @@ class StationServer:
         finally:
             if self.links.get(station_id) is live:
                 del self.links[station_id]
-                await self._closed(station_id, socket)
+                await self._closed(station_id, live.socket)
 
     def last_seen(self, station_id: StationId) -> datetime | None:
         """When a station was last heard, by the depot's clock."""
@@ -341,6 +443,23 @@ class StationServer:
         outcome = await live.link.call("GetCompositeSchedule", payload, Priority.READ)
         return outcome.payload is not None or outcome.code not in ("Timeout", "Offline")
 
+    async def composite(
+        self,
+        station_id: StationId,
+        evse_id: EvseId,
+        *,
+        duration_s: int,
+        unit: RateUnit,
+        phases: int,
+    ) -> CompositeAnswer:
+        """Ask what an outlet will allow from now on."""
+        live = self.links.get(station_id)
+        if live is None:
+            return CompositeAnswer(answer=Answer.OFFLINE, detail="not connected")
+        payload = composite_call(live.version, evse_id, duration_s, unit)
+        outcome = await live.link.call("GetCompositeSchedule", payload, Priority.READ)
+        return read_composite(outcome, phases=phases, now=self._clock.now())
+
     async def call(
         self, station_id: StationId, action: str, payload: framing.Payload
     ) -> CallOutcome:
@@ -375,37 +494,6 @@ async def _is_alive(old: LiveLink) -> bool:
     return True
 
 
-def _refusal(status: http.HTTPStatus) -> Response:
-    body = f"{status.phrase}\n".encode()
-    headers = Headers([("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    if status is http.HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = 'Basic realm="depot"'
-    headers["Connection"] = "close"
-    return Response(status.value, status.phrase, headers, body)
-
-
-def _address(socket: ServerConnection) -> str:
-    peer = socket.remote_address
-    return str(peer[0]) if isinstance(peer, tuple) else "unknown"
-
-
-def _certificate_names(socket: ServerConnection) -> frozenset[str]:
-    """Common name and DNS names of the client certificate that TLS verified."""
-    found = socket.transport.get_extra_info("peercert") or {}
-    names = {value for kind, value in found.get("subjectAltName", ()) if kind == "DNS"}
-    for part in found.get("subject", ()):
-        names.update(value for key, value in part if key == "commonName")
-    return frozenset(names)
-
-
-def tls_context(
-    certificate: str, private_key: str, client_ca: str | None
-) -> ssl.SSLContext:
-    """TLS 1.2 or later for the second listener (security whitepaper A00.FR.312)."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, private_key)
-    if client_ca is not None:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL
-    return context
+def _select(socket: StationSocket, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    found = choose_subprotocol(offered, socket.admission.versions)
+    return None if found is None else Subprotocol(found)

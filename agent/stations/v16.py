@@ -43,15 +43,21 @@ class Adapter16(Adapter):
     # --- Core -------------------------------------------------------------------
 
     async def boot(self, payload: Payload, now: datetime) -> Payload:
-        """BootNotification: always Accepted, then configured (C1)."""
+        """BootNotification: Accepted, then configured (C1); Rejected for another device."""
+        serial = as_text(
+            payload.get("chargePointSerialNumber") or payload.get("chargeBoxSerialNumber")
+        )
+        if self.is_foreign(serial):
+            return {
+                "status": str(RegistrationStatus.rejected.value),
+                "currentTime": utc_text(now),
+                "interval": self.options.heartbeat_s,
+            }
         await self.emit(
             events.StationBooted(
                 vendor=as_text(payload.get("chargePointVendor")),
                 model=as_text(payload.get("chargePointModel")),
-                serial=as_text(
-                    payload.get("chargePointSerialNumber")
-                    or payload.get("chargeBoxSerialNumber")
-                ),
+                serial=serial,
                 firmware=as_text(payload.get("firmwareVersion")),
             )
         )

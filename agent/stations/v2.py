@@ -132,6 +132,13 @@ class Adapter2(Adapter):
     async def boot(self, payload: Payload, now: datetime) -> Payload:
         """BootNotification: Accepted, or by configuration Pending first, or Rejected."""
         station = _dict(payload.get("chargingStation"))
+        if self.is_foreign(as_text(station.get("serialNumber"))):
+            self._is_closed = True
+            return {
+                "status": str(v201.RegistrationStatusEnumType.rejected.value),
+                "currentTime": utc_text(now),
+                "interval": REJECTED_S,
+            }
         await self.emit(
             events.StationBooted(
                 vendor=as_text(station.get("vendorName")),
