@@ -283,6 +283,20 @@ class SmartcarVehicle(_Section):
     vehicle_id: str = Field(min_length=1, max_length=100)
     user_id: str = Field(default="", max_length=100)
     refresh_token: SecretStr = SecretStr("")
+    make: str = Field(default="", max_length=40)
+    limit_min_percent: float | None = Field(default=None, ge=50, le=100)
+    limit_max_percent: float | None = Field(default=None, ge=50, le=100)
+    care_percent: float | None = Field(default=None, ge=50, le=100)
+
+
+class SmartcarMake(_Section):
+    """``[[smartcar.makes]]``: what vehicles of some makes cannot be told."""
+
+    names: tuple[str, ...] = Field(min_length=1)
+    start: Literal["yes", "no", "without-timers"] = "yes"
+    stop: bool = True
+    start_min_soc: float = Field(default=0, ge=0, le=100)
+    stop_min_soc: float = Field(default=0, ge=0, le=100)
 
 
 SMARTCAR_ADDRESSES = ("token_url", "api_url", "auth_url", "v2_url", "management_url")
@@ -313,6 +327,11 @@ class SmartcarSection(_Section):
     session_commands: int = Field(default=2, ge=0, le=20)
     bucket_requests: int = Field(default=120, ge=1, le=10_000)
     bucket_refill_per_min: float = Field(default=2.0, gt=0, le=1000)
+    limit_min_percent: float = Field(default=50, ge=50, le=100)
+    limit_max_percent: float = Field(default=100, ge=50, le=100)
+    care_percent: float | None = Field(default=None, ge=50, le=100)
+    goal_car_stop: bool = False
+    makes: tuple[SmartcarMake, ...] = ()
     vehicles: tuple[SmartcarVehicle, ...] = ()
 
     @model_validator(mode="after")

@@ -18,8 +18,10 @@ from agent.control.billing import granted
 from agent.control.defaults import Defaults
 from agent.control.depot import Depot, OutletView
 from agent.control.explain import Diary
+from agent.control.goals import with_goal
 from agent.control.ladders import Ladders, base_form
 from agent.control.minder import Minder, urgency
+from agent.control.proofs import Proofs
 from agent.control.sender import Sender
 from agent.control.wishes import STATION, Wish, wish
 from agent.domain import reconcile
@@ -76,6 +78,9 @@ class Executor:
         self.defaults = Defaults(
             depot, stations, clock, ladders=self.ladders, sender=self.sender
         )
+        self.proofs = Proofs(
+            depot, store, stations, clock, ladders=self.ladders, sender=self.sender
+        )
         self.passes = 0
         self.last_pass_at: datetime | None = None
 
@@ -86,6 +91,7 @@ class Executor:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        await self.proofs.load()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tick(), name="executor-tick")
             while True:
@@ -164,6 +170,7 @@ class Executor:
         if session is None or running is None:
             self._asked.pop(outlet, None)
             self._ways.pop(outlet, None)
+            depot.witnesses.pop(outlet, None)
             if depot.power_of(outlet).left:
                 is_free = self.defaults.is_ready(station_id)
                 self.sender.clean(outlet, now, tasks, is_ready=is_free)
@@ -174,6 +181,7 @@ class Executor:
         )
         asked = self.minder.adjust(outlet, session, asked, now)
         asked = granted(depot, session, asked, form, now)
+        asked = with_goal(session, asked, form, now)
         known = self.minder.bring_up(outlet, session, asked, now)
         self._asked[outlet] = (session, asked)
         is_ready = self.defaults.is_ready(station_id)
@@ -181,7 +189,7 @@ class Executor:
             self.defaults.wait_for(station_id, tasks)
         view = depot.views.setdefault(outlet, OutletView())
         view.wants, view.source = asked.line, asked.source
-        way = self._way(outlet, form, session, now)
+        way = self._way(outlet, form, session, now, tasks)
         fact.is_ready = is_ready
         fact.is_busy = outlet in self.sender.in_flight
         fact.transaction_id = running.transaction_id
@@ -277,9 +285,17 @@ class Executor:
         self.diary.happened(outlet, self._clock.now(), words)
 
     def _way(
-        self, outlet: Outlet, form: ProfileForm, session: Session, now: datetime
+        self,
+        outlet: Outlet,
+        form: ProfileForm,
+        session: Session,
+        now: datetime,
+        tasks: asyncio.TaskGroup,
     ) -> Way:
-        """The form for an outlet now, after what the newest sample taught."""
+        """The form for an outlet now, after what the newest sample taught.
+
+        Where nothing measured tells, the station is asked what it allows.
+        """
         power = self._depot.power_of(outlet)
         move = self.ladders.measured(outlet, session, form, power, now)
         if move is Move.CHANGE:
@@ -290,6 +306,10 @@ class Executor:
             self._depot.power[common] = again
         way = self.ladders.way(outlet, form, session, now)
         self._ways[outlet] = way
+        if self.proofs.look(outlet, session, way):
+            tasks.create_task(self.proofs.distrust(outlet[0]), name="composite")
+        elif self.proofs.wants(outlet, session, way, now):
+            tasks.create_task(self.proofs.ask(outlet, session, way), name="composite")
         return way
 
     # --- alarms ---------------------------------------------------------------------

@@ -20,6 +20,8 @@ from agent.domain.wake import DRAWS_W
 
 READ_AFTER_S = 75.0
 """After plug-in or end of charging: 60 to 120 s, the vehicle needs time to report."""
+READ_UNSEEN_S = 115.0
+"""The same while no meter value was heard, which may yet bring a SoC of the station."""
 REPEAT_S = (600.0, 1800.0)
 """After the first read, while its data is older than the plug-in; then it is given up."""
 CONFIRM_S = 330.0
@@ -79,12 +81,14 @@ class CarSight:
     """What is known of a plugged vehicle's session now; percent and W.
 
     ``stopped_at``: the vehicle or the station ended charging while power was offered.
-    ``station_soc``: whether the station itself gives SoC.
+    ``station_soc``: whether the station itself gives SoC; ``has_samples``: whether it
+    was heard at all.
     """
 
     plugged_at: datetime
     matched_at: datetime
     station_soc: bool
+    has_samples: bool = True
     is_charging: bool = False
     stopped_at: datetime | None = None
     soc: Soc | None = None
@@ -103,7 +107,8 @@ def next_read(care: Care, sight: CarSight, now: datetime) -> ReadReason | None:
         return ReadReason.END if _is_short(care, sight, now) else None
     if care.first_read_at is None:
         since = max(sight.plugged_at, sight.matched_at)
-        return ReadReason.PLUGGED if _waited(since, now) >= READ_AFTER_S else None
+        wait_s = READ_AFTER_S if sight.has_samples else READ_UNSEEN_S
+        return ReadReason.PLUGGED if _waited(since, now) >= wait_s else None
     if not care.is_fresh:
         if care.repeats >= len(REPEAT_S):
             return None
@@ -156,6 +161,16 @@ def after_fault(
         return changed(after, faults=faults)
     after = changed(after, faults=0, first_read_at=care.first_read_at or now)
     return _done(after, reason)
+
+
+def given_up(care: Care) -> Care:
+    """Ask no more in this session."""
+    return changed(care, reads=care.reads + 1, is_given_up=True)
+
+
+def to_confirm(care: Care, at: datetime) -> Care:
+    """A limit was set: it is read again at ``at``."""
+    return changed(care, confirm_at=at)
 
 
 def _done(care: Care, reason: ReadReason) -> Care:

@@ -238,6 +238,8 @@ def take(book: SocBook, new: SocAnchor, known: SocBattery | None) -> tuple[SocBo
     """
     anchors, doubtful = book.anchors, book.doubtful
     newest = anchors[-1] if anchors else None
+    if newest is not None and newest.sigma >= SIGMA_STALE > new.sigma:
+        return changed(book, anchors=(new,), doubtful=None), 0.0
     if newest is not None and new.at <= newest.at:
         return book, 0.0
     if doubtful is not None and new.at <= doubtful.at:
