@@ -50,6 +50,7 @@ cap_kw = 100000.0
 [ocpp]
 host = "127.0.0.1"
 port = 0
+station_messages_per_s = 0
 [store]
 path = "{folder}/agent.db"
 [web]

@@ -437,6 +437,61 @@ EVENTS: dict[str, LogEvent] = {
     "early_call_refused": LogEvent(
         "info", "the station sent something before it was accepted"
     ),
+    "soc_corrected": LogEvent(
+        "info",
+        "a measurement moved a vehicle's SoC by more than 3 points; `moved` says how far",
+        "if one vehicle repeats it, check its battery size in the registry",
+    ),
+    "battery_learned": LogEvent(
+        "info", "a finished session taught how a vehicle's SoC follows energy; `ratio`"
+    ),
+    "charge_goal_set": LogEvent("info", "somebody said how far a session is to charge"),
+    "goal_stop_sent": LogEvent(
+        "info", "a vehicle drew on after its goal: its station or its cloud is to stop it"
+    ),
+    "goal_not_held": LogEvent(
+        "warning",
+        "a vehicle goes on drawing after its goal",
+        "set policy.goal_remote_stop, or unplug the vehicle",
+    ),
+    "car_read": LogEvent("info", "a vehicle's own cloud was asked; `why` says the moment"),
+    "car_not_read": LogEvent(
+        "warning",
+        "a vehicle's own cloud gave nothing of use; the estimate goes on",
+        "see `reason`; `depot-agent cars` shows who has to act",
+    ),
+    "car_not_at_outlet": LogEvent(
+        "warning",
+        "the vehicle that was recognised says that it is not plugged in",
+        "check the MAC of the vehicle in the registry",
+    ),
+    "car_limit_set": LogEvent("info", "a vehicle's own charge limit was changed"),
+    "car_limit_confirmed": LogEvent("info", "the vehicle shows the limit that was set"),
+    "car_limit_refused": LogEvent(
+        "info", "a vehicle's limit could not be set; it may stop earlier than planned"
+    ),
+    "car_limit_left": LogEvent(
+        "warning",
+        "somebody else changes the vehicle's limit; the agent leaves it",
+        "ask who else controls the vehicle, its driver's app for one",
+    ),
+    "car_limit_restored": LogEvent("info", "the driver's own limit is back"),
+    "car_limit_not_restored": LogEvent(
+        "warning",
+        "the driver's own limit could not be put back",
+        "tell the driver, or `depot-agent cars limit VIN PERCENT` at its next charging",
+    ),
+    "car_limit_forgotten": LogEvent(
+        "warning", "a stored change of a limit could not be read and is not put back"
+    ),
+    "car_command_sent": LogEvent("info", "a vehicle was told to start or stop charging"),
+    "car_command_confirmed": LogEvent("info", "the station's meter shows that it obeyed"),
+    "car_command_not_confirmed": LogEvent(
+        "warning",
+        "the station's meter does not show that the vehicle obeyed",
+        "look at the vehicle: timers of its own, its app, the plug",
+    ),
+    "cars_connected": LogEvent("info", "the list of connected vehicles was read"),
     "contract_refused": LogEvent(
         "info",
         "a Plug & Charge contract cannot be verified here; other tokens still charge",
