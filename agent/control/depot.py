@@ -26,6 +26,7 @@ from agent.domain.ids import (
 )
 from agent.domain.ladder import Learned
 from agent.domain.plan import AfterPlan, Schedule
+from agent.domain.proof import Witness
 from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
 from agent.domain.site import SiteLoad
@@ -101,6 +102,7 @@ class Depot:
     capabilities: dict[StationId, Capabilities] = field(default_factory=dict)
     power: dict[Outlet, OutletPower] = field(default_factory=dict)
     views: dict[Outlet, OutletView] = field(default_factory=dict)
+    witnesses: dict[Outlet, Witness] = field(default_factory=dict)
     site_load: SiteLoad | None = None
     registry: dict[VehicleId, Vehicle] = field(default_factory=dict)
     registry_at: datetime | None = None

@@ -14,7 +14,9 @@ from agent.control.depot import Depot
 from agent.control.ladders import shown
 from agent.domain.curve import value_at
 from agent.domain.ids import EvseId, Outlet, StationId
+from agent.domain.proof import level_of
 from agent.domain.reconcile import OrderState, OutletPower
+from agent.domain.session import Session
 
 ENTRIES_MAX = 60
 """Entries kept per outlet: a night of changes; the log has all of them."""
@@ -95,6 +97,9 @@ def explain(
     rules = view.rules if view is not None and running is not None else ()
     is_running = running is not None
     reasons = _now(power, default_w, is_connected=state.is_connected, is_running=is_running)
+    witness = depot.witnesses.get(outlet)
+    if is_running and witness is not None and witness.agrees is False:
+        reasons.append(f"its composite schedule allows {witness.words}")
     reasons += list(reversed(rules))
     if depot.site_load is not None:
         reasons.append(depot.site_load.words)
@@ -106,6 +111,7 @@ def explain(
         "limit_w": _limit_w(power, default_w, now, is_running=is_running),
         "measured_w": session.meter.power_w if session is not None else None,
         "proof": proof_of(power),
+        "proof_level": level(depot, session, outlet),
         "ladder": shown(depot, station_id),
         "because": reasons,
         "history": [
@@ -131,6 +137,15 @@ def proof_of(power: OutletPower) -> str:
     if power.unproved is not None or power.verified is None:
         return "accepted"
     return "verified"
+
+
+def level(depot: Depot, session: Session | None, outlet: Outlet) -> str | None:
+    """The strongest proof of the limit of a running transaction; None without one."""
+    running = session.open_transaction if session is not None else None
+    if session is None or running is None:
+        return None
+    power, witness = depot.power_of(outlet), depot.witnesses.get(outlet)
+    return str(level_of(power, session.meter, witness, running.transaction_id))
 
 
 def _limit_w(

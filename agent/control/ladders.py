@@ -30,16 +30,12 @@ from agent.domain.ladder import (
     VendorKey,
     Way,
 )
+from agent.domain.proof import TELLING_DRAW, TELLING_LIMIT
 from agent.domain.reconcile import OVER_FACTOR, OVER_MARGIN_W, SETTLE_S, OutletPower
 from agent.domain.session import Session
 from agent.ports import Answer, LadderSaved, OrderAnswer
 
 log = structlog.get_logger()
-
-TELLING_LIMIT = 0.95
-"""A limit above this share of the rating proves nothing: nobody would notice."""
-TELLING_DRAW = 0.7
-"""Power at or above this share of the limit shows that the limit is what holds it."""
 
 OUTCOME_OF = {
     Answer.ACCEPTED: Outcome.ACCEPTED,
@@ -191,6 +187,31 @@ class Ladders:
             return None
         held.is_proved = True
         return self._judge(outlet, session, base, held.way, Outcome.FOLLOWED, "", now)
+
+    def contradicted(
+        self,
+        outlet: Outlet,
+        session: Session,
+        base: ProfileForm,
+        sent: Way,
+        words: str,
+        now: datetime,
+    ) -> Move:
+        """Learn from a composite schedule that allows more than an accepted limit.
+
+        As for a limit that is ignored, unless power has shown that this one is heeded.
+        """
+        held = self._held.get(outlet)
+        is_mine = held is not None and held.session_id == session.session_id
+        if held is None or not is_mine or held.is_proved:
+            return Move.KEEP
+        held.since = now
+        reason = f"its composite schedule allows {words}"
+        return self._judge(outlet, session, base, sent, Outcome.IGNORED, reason, now)
+
+    def restore(self, item: Learned) -> None:
+        """Go back to what was known of a model before a false witness spoke."""
+        self._keep(item)
 
     def _accepted(self, outlet: Outlet, session: Session, way: Way, now: datetime) -> None:
         held = self._held.get(outlet)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from agent.control.depot import Depot
+from agent.control.explain import level, proof_of
 from agent.control.health import CloudHealth
 from agent.control.ladders import shown
 from agent.domain import session_soc
@@ -93,6 +94,8 @@ def _evse(depot: Depot, station_id: StationId, evse_id: EvseId, now: datetime) -
             if confirmed is not None and is_own(confirmed.transaction_id)
             else None,
             "verified": power.verified if is_live else None,
+            "state": proof_of(power) if is_live else None,
+            "proof": level(depot, session, (station_id, evse_id)),
         },
         "source": view.source if view is not None and is_live else None,
         "order": power.order,

@@ -444,6 +444,19 @@ def checked(  # noqa: C901 - the usual sample first
     return replace(power, strikes=strikes)
 
 
+def contradicted(power: OutletPower) -> OutletPower:
+    """After a composite schedule that allows more than the limit: it may not hold.
+
+    Samples below the limit heal it again: what is measured outranks what is said (B12).
+    """
+    return replace(power, verified=False, strikes=STRIKES_MAX)
+
+
+def cleared(power: OutletPower) -> OutletPower:
+    """After the witness took its word back: the limit counts as accepted again."""
+    return replace(power, verified=None, strikes=0)
+
+
 def _is_change(before: Sent | None, sent: Sent, now: datetime) -> bool:
     """Whether a station has to move: now, or because the last step was just now."""
     if before is None or before.transaction_id != sent.transaction_id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from agent.control.depot import Depot, Policy
 from agent.control.executor import Executor
 from agent.control.intake import Intake
 from agent.domain import events, reconcile
-from agent.domain.capability import Capabilities, StationTraits
+from agent.domain.capability import Capabilities, RateUnit, StationTraits
 from agent.domain.curve import Curve, constant, curve
 from agent.domain.events import ConnectorStatus, EvNeeds, TransactionStep
 from agent.domain.ids import (
@@ -30,7 +30,15 @@ from agent.domain.ids import (
 from agent.domain.plan import AfterPlan, Schedule
 from agent.domain.profile import ChargingProfile, InstalledProfile, Purpose
 from agent.domain.reconcile import OrderState, OutletPower, Sent
-from agent.ports import Answer, OrderAnswer, Priority, Record, Store
+from agent.ports import (
+    Answer,
+    CompositeAnswer,
+    FactSaved,
+    OrderAnswer,
+    Priority,
+    Record,
+    Store,
+)
 from tests.unit.domain.build import (
     MAC_A,
     NOW,
@@ -48,6 +56,7 @@ TX = TransactionId("T-1")
 BUS, SLOT = VehicleId("BUS-1"), ScheduleId("SLOT-1")
 KNOWN = Capabilities(is_known=True, stack_level_max=4)
 TAKEN = OrderAnswer(answer=Answer.ACCEPTED)
+NO_COMPOSITE = CompositeAnswer(answer=Answer.ERROR, detail="NotSupported")
 
 
 class HandClock:
@@ -69,10 +78,19 @@ class Memory:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.kept: list[FactSaved] = []
 
     async def commit(self, records: Sequence[Record], now: datetime) -> None:
         assert now >= NOW
         self.rows += len(records)
+        self.kept += [item for item in records if isinstance(item, FactSaved)]
+
+    async def facts(self, scope: str) -> dict[str, Mapping[str, object]]:
+        return {
+            item.name: item.body
+            for item in self.kept
+            if item.scope == scope and item.body is not None
+        }
 
 
 class Ids:
@@ -93,6 +111,8 @@ class Orders:
 
     answers: list[OrderAnswer] = field(default_factory=list)
     sent: list[tuple[EvseId, ChargingProfile, Priority]] = field(default_factory=list)
+    says: CompositeAnswer = NO_COMPOSITE
+    asked: list[EvseId] = field(default_factory=list)
 
     async def set_limit(
         self,
@@ -129,6 +149,20 @@ class Orders:
     async def is_answering(self, station_id: StationId, evse_id: EvseId) -> bool:
         assert (station_id, evse_id) == (CP, EvseId(1))
         return False
+
+    async def composite(
+        self,
+        station_id: StationId,
+        evse_id: EvseId,
+        *,
+        duration_s: int,
+        unit: RateUnit,
+        phases: int,
+    ) -> CompositeAnswer:
+        assert station_id == CP
+        assert (duration_s, unit, phases) == (3600, RateUnit.WATT, 3)
+        self.asked.append(evse_id)
+        return self.says
 
     @property
     def limits(self) -> list[float]:
