@@ -8,12 +8,34 @@ from __future__ import annotations
 
 import sys
 
-from agent.cli import ask, chargeye, export, outbox, play, schedules, service, vehicles
+from agent.cli import (
+    ask,
+    chargeye,
+    export,
+    outbox,
+    pki,
+    play,
+    schedules,
+    service,
+    station,
+    vehicles,
+)
 from agent.cli.base import app
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (ask, outbox, play, service, export, vehicles, schedules, chargeye)
+_COMMANDS = (
+    ask,
+    outbox,
+    play,
+    service,
+    export,
+    vehicles,
+    schedules,
+    chargeye,
+    station,
+    pki,
+)
 
 
 def main() -> None:

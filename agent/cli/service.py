@@ -29,6 +29,7 @@ from agent.domain.errors import ConfigFault, StoreFault
 from agent.host import logs
 from agent.parts import billing
 from agent.stations.handshake import SALT_BYTES, hash_password
+from agent.wiring import signer, tls_door
 
 HTTP_OK = 200
 
@@ -46,7 +47,7 @@ def run(config: ConfigOption = None) -> None:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_daemon(settings, path))
-    except StoreFault as fault:
+    except (StoreFault, ConfigFault) as fault:
         log.error("agent_failed", reason=str(fault))
         typer.echo(str(fault), err=True)
         raise typer.Exit(CONFIG_REFUSED) from fault
