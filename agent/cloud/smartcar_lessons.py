@@ -151,11 +151,11 @@ class Lessons:
         if rule.action is Action.DRIVER:
             await self._need_driver(car, error)
         elif rule.action is Action.NO_COMMANDS:
-            await self._drop(car, error, COMMANDS)
+            await self.drop(car, error, COMMANDS)
         elif rule.action is Action.NO_PERMISSION:
-            await self._drop(car, error, (READ,) if capability == READ else COMMANDS)
+            await self.drop(car, error, (READ,) if capability == READ else COMMANDS)
         elif rule.action is Action.NOT_CAPABLE:
-            await self._drop(car, error, (capability,))
+            await self.drop(car, error, (capability,))
         elif rule.action is Action.PLAN:
             log.error("smartcar_plan_refused", car=car.vehicle_id, reason=str(error))
         elif rule.action in (Action.BUG, Action.RENEW):
@@ -178,7 +178,8 @@ class Lessons:
             driver_since=self._clock.now(),
         )
 
-    async def _drop(self, car: Car, error: ApiError, names: tuple[str, ...]) -> None:
+    async def drop(self, car: Car, error: ApiError, names: tuple[str, ...]) -> None:
+        """Remember that something does not work for a car, for a month."""
         facts = await self._cars.of(car.vehicle_id)
         lack = Lack(code=error.name, until=self._clock.now() + RECHECK)
         log.info(
