@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -517,7 +518,48 @@ class _Credentials(EnvSettingsSource):
         return found
 
 
+def is_open_to_all(file: Path) -> bool:
+    """Whether every user of this machine can read a file: its mode and all folders' modes.
+
+    A file that is not there, or cannot be looked at, is open to nobody.
+    """
+    try:
+        found = file.resolve(strict=True)
+        if not found.stat().st_mode & stat.S_IROTH:
+            return False
+        return all(folder.stat().st_mode & stat.S_IXOTH for folder in found.parents)
+    except OSError:
+        return False
+
+
+def _open_keys(settings: Settings) -> list[ConfigProblem]:
+    """Find private keys that everybody can read (faults.md U2)."""
+    tls, pki = settings.ocpp.tls, settings.ocpp.pki
+    named = {
+        "ocpp.tls.private_key": tls.private_key if tls is not None else "",
+        "ocpp.tls.private_key_2": tls.private_key_2 if tls is not None else "",
+        "ocpp.pki.ca_key": pki.ca_key if pki is not None else "",
+    }
+    return [
+        ConfigProblem(
+            key=key,
+            value=text,
+            problem="every user of this machine can read this secret",
+            remedy="give it to the service's user and take the others' right: chmod 600",
+        )
+        for key, text in named.items()
+        if text and is_open_to_all(Path(os.path.expandvars(text)))
+    ]
+
+
 def _read_credential(file: Path) -> str:
+    if is_open_to_all(file):
+        raise _fault(
+            f"$CREDENTIALS_DIRECTORY/{file.name}",
+            "(secret)",
+            "every user of this machine can read this secret",
+            "let systemd make it (LoadCredential), or take the others' right: chmod 600",
+        )
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -545,7 +587,7 @@ def load(path: Path) -> Settings:
     if problems:
         raise ConfigFault(problems)
     try:
-        return Settings(**content)
+        settings = Settings(**content)
     except SettingsError as error:
         raise _fault(
             f"{PREFIX}...",
@@ -555,6 +597,10 @@ def load(path: Path) -> Settings:
         ) from error
     except ValidationError as error:
         raise ConfigFault([_problem(item) for item in error.errors()]) from error
+    open_keys = _open_keys(settings)
+    if open_keys:
+        raise ConfigFault(open_keys)
+    return settings
 
 
 def _fault(key: str, value: str, problem: str, remedy: str) -> ConfigFault:
