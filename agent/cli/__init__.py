@@ -10,6 +10,7 @@ import sys
 
 from agent.cli import (
     ask,
+    cars,
     chargeye,
     export,
     outbox,
@@ -35,6 +36,7 @@ _COMMANDS = (
     chargeye,
     station,
     pki,
+    cars,
 )
 
 
