@@ -276,3 +276,48 @@ async def test_a_day_without_clouds_costs_nothing_and_is_told_in_a_quarter_of_an
     assert len(bills.keys()) == SESSIONS + 2
     paid_wh = sum(body["energy_wh"] for body in bills.booked.values())
     assert paid_wh == pytest.approx(sum(place.energy_wh.values()))
+
+
+async def test_what_was_applied_and_not_answered_is_repeated_without_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "SPACING_S", 0.0)
+    more = {
+        "plannedArrivalTime": (START + timedelta(days=2)).isoformat(),
+        "plannedDepartureTime": (START + timedelta(days=2, hours=9)).isoformat(),
+        "targetSoC": 80,
+    }
+    async with depot(tmp_path) as place, place.running() as daemon:
+        cloud = place.cloud
+        await until(lambda: len(daemon.depot.schedules) == SESSIONS)
+        cloud.requests.clear()
+        before = {key: dict(item.row) for key, item in cloud.book.entries.items()}
+        cloud.faults.add(Fault(kind="lost-answer", method="PATCH", count=3))
+        transaction = await place.arrive("CP-00", 0)
+        await place.meter("CP-00", transaction, 0, 41)
+        await until(lambda: len(cloud.requests.matching("PATCH")) >= 1)
+        await place.clock.jump(60)
+        await place.meter("CP-00", transaction, 900, 42)
+        await place.leave("CP-00", transaction, 1000)
+        async with asyncio.timeout(40):
+            while await place.owed():
+                await asyncio.sleep(0.05)
+        cloud.faults.add(Fault(kind="lost-answer", method="POST"))
+        status, added = await daemon.operations.run(
+            "schedules.add", {"vehicle": "bus-1", "schedules": [more]}
+        )
+        _, again = await daemon.operations.run(
+            "schedules.add", {"vehicle": "bus-1", "schedules": [more]}
+        )
+
+    reports = told(cloud)[slot_of(0)]
+    assert [record.status for _, record in reports].count(0) == 3
+    assert [kind for kind, _ in groupby(reports, lambda item: item[0])] == ["start", "end"]
+    assert cloud.book.entries[slot_of(0)].row["startSoC"] == 41
+    after = {key: item.row for key, item in cloud.book.entries.items()}
+    assert before.keys() <= after.keys()
+    assert all(after[key] == row for key, row in before.items() if key != slot_of(0))
+    assert status == 200, added
+    assert len(after) == SESSIONS + 1, again
+    assert len(cloud.requests.matching("POST")) == 1
+    assert not cloud.requests.matching(key="replaceFutureSchedules")
