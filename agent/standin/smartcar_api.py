@@ -46,11 +46,15 @@ class SmartcarApi:
     async def token(self, request: Request) -> Response:
         """POST /oauth2/token: form or JSON, client credentials."""
         call_of(request).kind = "token"
+        struck = struck_token(request)
+        if struck is not None:
+            return struck
         body = await _credentials(request)
         if body is None:
             return oauth_error(400, "invalid_request", "the body is not readable")
-        missing = [k for k in ("grant_type", "client_id", "client_secret") if k not in body]
-        if missing or not all(isinstance(value, str) for value in body.values()):
+        wanted = ("grant_type", "client_id", "client_secret")
+        missing = [key for key in wanted if not isinstance(body.get(key), str)]
+        if missing:
             return oauth_error(400, "invalid_request", f"missing {', '.join(missing)}")
         if body["grant_type"] != "client_credentials":
             return oauth_error(400, "unsupported_grant_type", "use client_credentials")
@@ -294,6 +298,16 @@ def json_answer(
 def oauth_error(status: int, error: str, words: str) -> Response:
     """Return the form of the token hosts."""
     return json_answer({"error": error, "error_description": words}, status)
+
+
+def struck_token(request: Request) -> Response | None:
+    """Return the error that was ordered for a token endpoint, in its form."""
+    fault: CarFault | None = request.scope.get(FAULT)
+    if fault is None or fault.kind != "error":
+        return None
+    error = SmartcarError(fault.name, retry_after_s=fault.retry_after_s)
+    body = {"error": "server_error", "error_description": error.detail}
+    return json_answer(body, error.status, error.headers)
 
 
 def call_of(request: Request) -> CallRecord:

@@ -38,6 +38,8 @@ LIMIT_LOWEST, LIMIT_HIGHEST = 50, 100
 """Percent that a charge limit may have."""
 
 Feed = Literal["subscribed", "daily", "never"]
+LimitForm = Literal["both", "active-only", "values-only", "lower-case"]
+"""How the signal of the charge limit is filled; all were seen (smartcar.md 5.3)."""
 
 
 class CarBody(Protocol):
@@ -186,6 +188,7 @@ class StandinCar:
     effect_s: float = 0.0
     incapable: frozenset[str] = frozenset()
     limit_needs_plug: bool = False
+    limit_form: LimitForm = "both"
     wakes_by_command: bool = True
     needs_soc: float = 0.0
     signals: frozenset[str] | None = None
@@ -247,6 +250,19 @@ class StandinCar:
         self.live(now)
         self._say(now)
 
+    def measured(self, now: datetime) -> Report:
+        """What it would report now; the store does not hear of it."""
+        step = self.soc_step
+        soc = self.body.soc_percent
+        return Report(
+            at=now,
+            soc_percent=int(soc / step + 1e-9) * step if step > 0 else soc,
+            is_plugged=self.body.is_plugged,
+            power_w=self.body.power_w,
+            limit_percent=self.body.limit_percent,
+            energy_added_wh=self.energy_added_wh,
+        )
+
     def _begin(self, now: datetime) -> bool:
         self._now = self._active_at = now
         self._was = (self.body.is_plugged, self.is_charging)
@@ -291,20 +307,12 @@ class StandinCar:
 
     def _report_if_due(self, now: datetime) -> bool:
         is_due = self._next_report is not None and now >= self._next_report
-        if not is_due or self.is_asleep or self.feed == "never":
+        is_silent = self.is_asleep and self.feed == "subscribed"
+        if not is_due or is_silent or self.feed == "never":
             return False
         self._say(now)
         return True
 
     def _say(self, now: datetime) -> None:
-        step = self.soc_step
-        soc = self.body.soc_percent
-        self.report = Report(
-            at=now,
-            soc_percent=int(soc / step + 1e-9) * step if step > 0 else soc,
-            is_plugged=self.body.is_plugged,
-            power_w=self.body.power_w,
-            limit_percent=self.body.limit_percent,
-            energy_added_wh=self.energy_added_wh,
-        )
+        self.report = self.measured(now)
         self._next_report = now + self.pace

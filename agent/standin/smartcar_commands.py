@@ -5,7 +5,6 @@ A success is an acknowledgement: the effect comes `car.effect_s` after the answe
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -171,43 +170,33 @@ def _streamed(
 ) -> Response:
     """Answer 202 at once, without a length; the body comes when the outcome is known."""
     began = cloud.clock.now()
+    kind = "late" if fault is None else fault.kind
+    refusals: list[SmartcarError] = []
+
+    def do() -> None:
+        """Happens even if the client has left."""
+        try:
+            judge(car, command)
+        except SmartcarError as error:
+            refusals.append(error)
+        else:
+            order(cloud, car, command)
+
+    if kind != "late-failure":
+        cloud.later(rest_s, car, do)
 
     async def body() -> AsyncIterator[bytes]:
         await cloud.pause(rest_s)
-        if fault is not None and fault.kind == "late-cut":
-            order_quietly(cloud, car, command)
+        cloud.settle()
+        if kind == "late-cut":
             raise ConnectionAbortedError("command stream cut on purpose")
-        yield orjson.dumps(_late_outcome(cloud, car, command, began, fault))
+        if kind == "late-failure" and fault is not None:
+            refusals.append(SmartcarError(fault.name))
+        if refusals:
+            told = refusals[0].v3(cloud.request_id())
+        else:
+            value = "PENDING" if kind == "late-pending" else "SUCCESS"
+            told = execution(cloud, command, began, value=value)
+        yield orjson.dumps(told)
 
-    return LateResponse(body(), 202, media_type="application/json")
-
-
-class LateResponse(StreamingResponse):
-    """A streamed answer; the gate cuts it when its body raises ConnectionAbortedError."""
-
-
-def order_quietly(cloud: SmartcarStandin, car: StandinCar, command: Command) -> None:
-    """Carry a command out although nobody will hear of it; a refusal has no effect."""
-    with contextlib.suppress(SmartcarError):
-        judge(car, command)
-        order(cloud, car, command)
-
-
-def _late_outcome(
-    cloud: SmartcarStandin,
-    car: StandinCar,
-    command: Command,
-    began: datetime,
-    fault: CarFault | None,
-) -> JsonObject:
-    if fault is not None and fault.kind == "late-failure":
-        return SmartcarError(fault.name).v3(cloud.request_id())
-    if fault is not None and fault.kind == "late-pending":
-        return execution(cloud, command, began, value="PENDING")
-    cloud.settle()
-    try:
-        judge(car, command)
-    except SmartcarError as error:
-        return error.v3(cloud.request_id())
-    order(cloud, car, command)
-    return execution(cloud, command, began)
+    return StreamingResponse(body(), 202, media_type="application/json")

@@ -6,7 +6,7 @@ Not part of Smartcar; open without a token, as the server is loopback only.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
 from starlette.routing import Route
@@ -18,7 +18,7 @@ from agent.standin.smartcar_faults import CarFault
 from agent.standin.smartcar_fixtures import car_from, parts_of
 from agent.standin.smartcar_limits import LimitSet
 from agent.standin.smartcar_signals import spoil
-from agent.standin.smartcar_state import Webhook
+from agent.standin.smartcar_state import Encoding, Webhook
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -185,7 +185,7 @@ class _Control:
             setattr(car.body, name, value)
         self._cloud.settle()
         if says_now:
-            car.say_now(self._cloud.clock.now())
+            self._cloud.say_now(car)
         return _done()
 
     async def signals(self, request: Request) -> Response:
@@ -207,8 +207,8 @@ class _Control:
             unknown = set(body) - SWITCHES
             if unknown:
                 raise BadRequestError(f"there is no switch {', '.join(sorted(unknown))}")
-            if body.get("encoding", "iso") not in ("iso", "ms", "s"):
-                raise BadRequestError("encoding is iso, ms or s")
+            if body.get("encoding", "iso") not in get_args(Encoding):
+                raise BadRequestError(f"encoding is one of {get_args(Encoding)}")
             for name, value in body.items():
                 setattr(self._cloud, name, value)
         return json_answer({name: getattr(self._cloud, name) for name in sorted(SWITCHES)})

@@ -27,6 +27,7 @@ CarFaultKind = Literal[
 ]  # fmt: skip
 CAR_FAULT_KINDS: tuple[str, ...] = get_args(CarFaultKind)
 COMMAND_KINDS = frozenset({"late", "late-failure", "late-cut", "late-pending", "failure"})
+TOKEN_PATHS = ("/oauth2/token", "/oauth/token")
 RECORDS_MAX = 20_000
 """A month within all allowances of forty vehicles."""
 
@@ -35,6 +36,7 @@ RECORDS_MAX = 20_000
 class CarFault:
     """One fault, for the next `count` matching requests; None means for ever.
 
+    The token endpoints are struck only by a fault whose `path_contains` names them.
     `vehicle`: a vehicle id; empty for any. `name`: `TYPE:CODE` of an `error` and of the
     error that a `late-failure` streams. `delay_s` is in the clock's seconds,
     `delay_real_s` (of `slow`) comes on top and is not.
@@ -54,6 +56,8 @@ class CarFault:
     def matches(self, method: str, path: str) -> bool:
         """Tell whether it strikes this request."""
         if self.method is not None and self.method.upper() != method:
+            return False
+        if path in TOKEN_PATHS and not self.path_contains:
             return False
         if self.vehicle and f"/vehicles/{self.vehicle}/" not in f"{path}/":
             return False

@@ -23,15 +23,13 @@ from agent.standin.gate import (
 )
 from agent.standin.smartcar_api import CALL, FAULT, json_answer
 from agent.standin.smartcar_errors import SmartcarError
-from agent.standin.smartcar_faults import CallRecord
+from agent.standin.smartcar_faults import TOKEN_PATHS, CallRecord
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from agent.standin.smartcar_faults import CarFault
     from agent.standin.smartcar_state import SmartcarStandin
-
-TOKEN_PATHS = ("/oauth2/token", "/oauth/token")
 
 
 class SmartcarGate:

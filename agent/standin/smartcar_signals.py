@@ -75,9 +75,12 @@ def _capacity(view: View) -> JsonObject:
 
 def _limits(view: View) -> JsonObject:
     limit = round(view.report.limit_percent)
+    form = view.car.limit_form
+    kind = "global" if form == "lower-case" else "GLOBAL"
+    values = [{"type": kind, "limit": limit, "condition": None}]
     return {
-        "values": [{"type": "GLOBAL", "limit": limit, "condition": None}],
-        "activeLimit": limit,
+        "values": [] if form == "active-only" else values,
+        "activeLimit": None if form == "values-only" else limit,
         "unit": "percent",
     }
 

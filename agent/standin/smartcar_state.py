@@ -31,7 +31,7 @@ LATE_AFTER_S = 175.0
 LOOK_REAL_S = 0.005
 """How often a pause looks at the clock; the clock may run fast or be moved by hand."""
 
-Encoding = Literal["iso", "ms", "s"]
+Encoding = Literal["iso", "ms", "s", "null"]
 TRIGGERS = (
     "tractionbattery-stateofcharge", "charge-ischargingcableconnected",
     "charge-ischarging", "charge-chargelimits",
@@ -143,6 +143,13 @@ class SmartcarStandin:
         for car in tuple(self.cars.values()):
             self._live(car, now)
 
+    def say_now(self, car: StandinCar) -> None:
+        """Let a car report at once, whatever its pace and sleep."""
+        self.settle()
+        car.say_now(self.clock.now())
+        for listener in self.on_report:
+            listener(car)
+
     def later(self, seconds: float, car: StandinCar, act: Callable[[], None]) -> None:
         """Let a car do something after so many seconds of the clock; 0 is at once."""
         at = self.clock.now() + timedelta(seconds=seconds)
@@ -188,6 +195,8 @@ class SmartcarStandin:
                 return round(moment.timestamp() * 1000)
             case "s":
                 return round(moment.timestamp())
+            case "null":
+                return None
 
     def truth(self) -> list[dict[str, Any]]:
         """What each car really is; for the control face."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from agent.standin.smartcar_api import (
     json_answer,
     json_body,
     oauth_error,
+    struck_token,
     unit_system,
 )
 from agent.standin.smartcar_car import LIMIT_HIGHEST, LIMIT_LOWEST
@@ -44,6 +46,10 @@ CONNECTIONS_MAX, CONNECTION_ROWS = 100, 10
 BATCH_MAX = 50
 """No list of paths is longer than all that there are, several times over."""
 CAPACITY_URL = "https://connect.smartcar.com/battery-capacity?token=standin"
+
+
+LIMIT_TEXT = re.compile(r"0\.[5-9][0-9]*|1(\.0+)?")
+"""One official SDK sends the limit as text."""
 
 
 class _Read(NamedTuple):
@@ -131,6 +137,9 @@ class SmartcarV2:
     async def token(self, request: Request) -> Response:
         """POST /oauth/token: exchange a code, or renew with rotation."""
         call_of(request).kind = "token"
+        struck = struck_token(request)
+        if struck is not None:
+            return struck
         if not request.headers.get("user-agent", "").strip():
             return oauth_error(400, "invalid_request", "User-Agent is required")
         name, secret = _basic(request)
@@ -177,7 +186,7 @@ class SmartcarV2:
             count = len(body["permissions"])
             body = {"permissions": shown, "paging": {"count": count, "offset": offset}}
         answer = self._answer(body)
-        answer.headers.update(self._data_headers(car, unit_system(request)))
+        answer.headers.update(self._data_headers(unit_system(request)))
         return answer
 
     async def control(self, request: Request) -> Response:
@@ -211,7 +220,7 @@ class SmartcarV2:
                 body = self._read(car, path, is_imperial=units == "imperial")
             except SmartcarError as error:
                 code, body = error.status, error.v2(self._cloud.request_id())
-            headers = self._data_headers(car, units)
+            headers = self._data_headers(units)
             responses.append({"path": path, "code": code, "headers": headers, "body": body})
         return self._answer({"responses": responses})
 
@@ -265,27 +274,15 @@ class SmartcarV2:
         if found.permission and found.permission not in car.permissions:
             raise SmartcarError("PERMISSION", f"{found.permission} was not granted")
         if path.rstrip("/") not in STORED | {""}:
-            self._reach_out(car)
-        if car.report is None:
-            car.say_now(self._cloud.clock.now())
-        if car.report is None:
-            raise SmartcarError("UPSTREAM:NO_RESPONSE")
-        return found.body(View(car=car, report=car.report, is_imperial=is_imperial))
+            if car.is_asleep and not car.wakes_by_command:
+                raise SmartcarError("VEHICLE_STATE:ASLEEP")
+            car.wake()
+        report = car.measured(self._cloud.clock.now())
+        return found.body(View(car=car, report=report, is_imperial=is_imperial))
 
-    def _reach_out(self, car: StandinCar) -> None:
-        if car.is_asleep and not car.wakes_by_command:
-            raise SmartcarError("VEHICLE_STATE:ASLEEP")
-        car.wake()
-        car.say_now(self._cloud.clock.now())
-
-    def _data_headers(self, car: StandinCar, units: str) -> dict[str, str]:
-        headers = {
-            "sc-fetched-at": iso_z(self._cloud.clock.now()),
-            "sc-unit-system": units,
-        }
-        if car.report is not None:
-            headers["sc-data-age"] = iso_z(car.report.at)
-        return headers
+    def _data_headers(self, units: str) -> dict[str, str]:
+        now = iso_z(self._cloud.clock.now())
+        return {"sc-data-age": now, "sc-fetched-at": now, "sc-unit-system": units}
 
     def _enter(self, request: Request, kind: CallKind) -> str:
         """Authorise a user and take from the application's bucket; return the user."""
@@ -354,11 +351,8 @@ def _basic(request: Request) -> tuple[str, str]:
 def _fraction(value: object) -> int:
     """Read a limit as number or text; return percent, or SmartcarError 400."""
     words = "limit must be 0.5 to 1"
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError as error:
-            raise SmartcarError("VALIDATION", words) from error
+    if isinstance(value, str) and LIMIT_TEXT.fullmatch(value):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SmartcarError("VALIDATION", words)
     if not LIMIT_LOWEST / PERCENT <= value <= LIMIT_HIGHEST / PERCENT:
