@@ -188,6 +188,12 @@ class Ladders:
         held.is_proved = True
         return self._judge(outlet, session, base, held.way, Outcome.FOLLOWED, "", now)
 
+    def is_proved(self, outlet: Outlet, session: Session) -> bool:
+        """Whether power has shown in this session that the form in use is heeded."""
+        held = self._held.get(outlet)
+        is_mine = held is not None and held.session_id == session.session_id
+        return held is not None and is_mine and held.is_proved
+
     def contradicted(
         self,
         outlet: Outlet,
@@ -199,13 +205,11 @@ class Ladders:
     ) -> Move:
         """Learn from a composite schedule that allows more than an accepted limit.
 
-        As for a limit that is ignored, unless power has shown that this one is heeded.
+        As for a limit that is ignored; the caller asks before whether it ``is_proved``.
         """
         held = self._held.get(outlet)
-        is_mine = held is not None and held.session_id == session.session_id
-        if held is None or not is_mine or held.is_proved:
-            return Move.KEEP
-        held.since = now
+        if held is not None:
+            held.since = now
         reason = f"its composite schedule allows {words}"
         return self._judge(outlet, session, base, sent, Outcome.IGNORED, reason, now)
 

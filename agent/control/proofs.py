@@ -169,7 +169,8 @@ class Proofs:
         depot, key = self._depot, key_of(self._depot, outlet[0])
         first, count = self._accused.get(key, (learned_of(depot, outlet[0]), 0))
         self._accused[key] = (first, count + 1)
-        if count + 1 > FALSE_MAX:
+        is_shown = self._ladders.is_proved(outlet, session)
+        if count + 1 > FALSE_MAX or is_shown:
             await self.distrust(outlet[0])
             return
         log.warning(

@@ -129,6 +129,34 @@ async def test_the_plan_is_followed_in_the_end(quirk: Quirk, tmp_path: Path) -> 
     assert told["ladder"]["rung"] == found  # type: ignore[index]
 
 
+async def test_lim_02_is_found_by_the_composite_schedule_where_power_tells_nothing(
+    tmp_path: Path,
+) -> None:
+    """The vehicle wants little, so that nobody would notice until it wants more."""
+    with structlog.testing.capture_logs() as logs:
+        async with yard(tmp_path, stations=[DC], speed=SPEED, site=SITE) as place:
+            bus = place.add_bus(1, [(-1, 10, PLAN_KW)])
+            bus.max_w = 12_000.0
+            station = place.station("CP-01", faults=frozenset({"ignore-watts"}))
+            await place.until(lambda: station.is_online)
+            await station.plug(1, bus)
+            await place.until(lambda: rung(place) == "unit")
+            await place.passes(0.1)
+            told = place.daemon.explain("CP-01", 1)
+            row: Any = place.daemon.stations()[0]["evses"]
+            is_fenced = fences(place)
+
+    words = [item["reason"] for item in logs if item["event"] == "limit_contradicted"]
+    assert all("150.0 kW at a limit of" in item for item in words)
+    assert len(words) == 2  # absolute and relative watts; then amperes
+    assert not [item for item in logs if item["event"] == "limit_not_followed"]
+    assert told is not None
+    assert told["proof"] == "verified"
+    assert row[0]["limit_w"]["state"] == "verified"
+    assert row[0]["limit_w"]["proof"] == "measured"
+    assert not is_fenced
+
+
 async def test_prf_10_one_period_at_a_time_with_the_agent_as_the_clock(
     tmp_path: Path,
 ) -> None:

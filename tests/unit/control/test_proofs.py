@@ -167,6 +167,23 @@ async def test_power_that_shows_the_limit_ends_the_words_of_a_liar() -> None:
     assert "outlet_fenced" not in [row["event"] for row in logs]
 
 
+async def test_a_form_that_power_has_proved_is_not_given_up_for_words() -> None:
+    site = Site()
+    site.orders.says = says(150_000.0)
+    with structlog.testing.capture_logs() as logs:
+        async with site.working():
+            await site.plug()
+            await after(site, 4, 19_800.0)
+            await after(site, 10, 3000.0)
+            state = limit(site)["state"]
+
+    names = [row["event"] for row in logs]
+    assert site.orders.asked == [ONE]
+    assert state == "verified"
+    assert "limit_contradicted" not in names
+    assert "composite_distrusted" in names
+
+
 async def test_a_station_without_composite_schedules_is_asked_once_a_day() -> None:
     site = Site()
     async with site.working():
