@@ -113,4 +113,5 @@ def _transaction_id(transaction_id: TransactionId, version: str) -> int | str:
 
 
 def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
+    """As in the JSON of sessions: whole seconds."""
+    return None if at is None else f"{at:%Y-%m-%dT%H:%M:%S}Z"
