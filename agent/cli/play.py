@@ -27,6 +27,7 @@ from agent.simulator.command import (
     SimulateOptions,
     scenario_of,
     table,
+    tls_contexts,
 )
 from agent.simulator.command import simulate as simulate_night
 from agent.simulator.faults import check_faults
@@ -283,6 +284,15 @@ def simulate(
     speed: Annotated[float, typer.Option(min=1, max=SPEED_MAX)] = 60.0,
     minutes: Annotated[float, typer.Option(min=1, help="Simulated minutes.")] = 600.0,
     password: Annotated[str | None, typer.Option(help="Basic password of all.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Whom they trust, with wss://."),
+    ] = None,
+    cert: Annotated[
+        str | None,
+        typer.Option(help="Their client certificate; {id} stands for a station's id."),
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Its key; {id} as above.")] = None,
     fault: Annotated[
         list[str] | None, typer.Option(help="Fault by name; repeatable.")
     ] = None,
@@ -315,6 +325,9 @@ def simulate(
             speed=speed,
             minutes=minutes,
             password=password,
+            ca=ca,
+            cert=cert,
+            key=key,
             faults=tuple(sorted(check_faults(fault or ()))),
             seed=seed,
             station_prefix=prefix,
@@ -322,8 +335,9 @@ def simulate(
             version=version,
             scenario=scenario,
         )
-        scenario_of(options, SystemClock().now())
-    except ValueError as error:
+        planned = scenario_of(options, SystemClock().now())
+        tls_contexts(options, [each.station_id for each in planned.stations])
+    except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     result = asyncio.run(simulate_night(options, typer.echo))
     rows = Table(box=None, header_style="bold")

@@ -79,6 +79,8 @@ def check_config(config: ConfigOption = None) -> None:
             alone=settings.chargeye is None,
         )
         billing.check(settings)
+        tls_door(settings)
+        signer(settings)
     except ConfigFault as fault:
         for problem in fault.faults:
             typer.echo(str(problem), err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.simulator.answers import ACCEPTED, REJECTED, Answers
+from agent.simulator.certificates import Certificates
 from agent.simulator.chargingcalls16 import ChargingCalls16
 from agent.simulator.rpc import CallError
 
@@ -35,8 +36,10 @@ class Calls16(Answers):
         self._restart = restart
         self._list_version = 0
         self._charging = ChargingCalls16(core, sessions)
+        self.certificates = Certificates(core)
         self._handlers: dict[str, Handler] = {
             **self._charging.handlers(),
+            **self.certificates.handlers(),
             "CancelReservation": self._cancel_reservation,
             "ChangeAvailability": self._change_availability,
             "ChangeConfiguration": self._change_configuration,
@@ -52,6 +55,7 @@ class Calls16(Answers):
             "SendLocalList": self._send_local_list,
             "TriggerMessage": self._trigger,
             "UnlockConnector": self._unlock,
+            "SignedUpdateFirmware": self._signed_update_firmware,
             "UpdateFirmware": self._update_firmware,
         }
 
@@ -144,6 +148,18 @@ class Calls16(Answers):
         self.tell_steps("FirmwareStatusNotification", *steps)
         return {}
 
+    def _signed_update_firmware(self, payload: dict[str, Any]) -> dict[str, Any]:
+        steps = (
+            "Downloading",
+            "Downloaded",
+            "SignatureVerified",
+            "Installing",
+            "Installed",
+        )
+        extra = {"requestId": int(payload["requestId"])}
+        self.tell_steps("SignedFirmwareStatusNotification", *steps, **extra)
+        return ACCEPTED
+
     def _trigger(self, payload: dict[str, Any]) -> dict[str, Any]:
         wanted = str(payload["requestedMessage"])
         connector = payload.get("connectorId")
@@ -155,6 +171,8 @@ class Calls16(Answers):
             case "StatusNotification":
                 for each in [connector] if connector is not None else [0, *outlets]:
                     self._statuses.report(each)
+            case "SignChargePointCertificate":
+                self.certificates.ask()
             case "MeterValues":
                 self._core.advance()
                 for outlet in chosen:

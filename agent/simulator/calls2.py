@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.simulator.answers import ACCEPTED, REJECTED, Answers
+from agent.simulator.certificates import Certificates
 from agent.simulator.chargingcalls2 import ChargingCalls2
 from agent.simulator.devicecalls2 import DeviceCalls2
 from agent.simulator.rpc import CallError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 FILE_NAME = "diagnostics.zip"
 NOT_BOOTED = ("RequestStartTransaction", "RequestStopTransaction")
-NOTHING_INSTALLED: dict[str, Any] = {"status": "NotFound"}
 
 
 class Calls2(Answers):
@@ -46,23 +46,21 @@ class Calls2(Answers):
         self._outbox = outbox
         self._restart = restart
         self._list_version = 0
-        self.triggers = Triggers2(core, sessions, statuses)
+        self.certificates = Certificates(core, 1 if core.version == "2.1" else None)
+        self.triggers = Triggers2(core, sessions, statuses, self.certificates)
         self._handlers: dict[str, Handler] = {
             **ChargingCalls2(core, sessions).handlers(),
             **DeviceCalls2(core).handlers(),
+            **self.certificates.handlers(),
             "CancelReservation": self._cancel_reservation,
-            "CertificateSigned": lambda _: ACCEPTED,
             "ChangeAvailability": self._change_availability,
             "ClearCache": lambda _: ACCEPTED,
             "CostUpdated": lambda _: {},
             "CustomerInformation": lambda _: REJECTED,
             "DataTransfer": lambda _: {"status": "UnknownVendorId"},
-            "DeleteCertificate": lambda _: NOTHING_INSTALLED,
-            "GetInstalledCertificateIds": lambda _: NOTHING_INSTALLED,
             "GetLocalListVersion": lambda _: {"versionNumber": self._list_version},
             "GetLog": self._get_log,
             "GetTransactionStatus": self._transaction_status,
-            "InstallCertificate": lambda _: ACCEPTED,
             "ReserveNow": self._reserve_now,
             "Reset": self._reset,
             "SendLocalList": self._send_local_list,

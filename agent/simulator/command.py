@@ -5,6 +5,7 @@ Prints nothing; lines go to a callback and the table to the caller.
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from agent.simulator.night import Night, NightOptions
 from agent.simulator.scenario_file import forced_to, load_scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
     from pathlib import Path
 
@@ -54,6 +55,9 @@ EVENTS = (  # what deserves a line; meter values and heartbeats do not
 class SimulateOptions:
     """What `depot-agent simulate` was asked for; `minutes` are simulated.
 
+    `ca` is whom the stations trust (wss only); `cert` and `key` are their own certificate,
+    with `{id}` in the paths where each has its own.
+
     With a `scenario` file its stations, vehicles and minutes count; `version` (a name of
     VERSIONS) and `id_form` then take the place of what it says if they are given.
     """
@@ -64,6 +68,9 @@ class SimulateOptions:
     speed: float = 60.0
     minutes: float = 600.0
     password: str | None = None
+    ca: Path | None = None
+    cert: str | None = None
+    key: str | None = None
     faults: tuple[str, ...] = ()
     seed: int = 1
     station_prefix: str = "CP"
@@ -119,6 +126,7 @@ async def simulate(
         options.url,
         NightOptions(
             password=options.password,
+            ssl_contexts=tls_contexts(options, ids),
             faults=dict.fromkeys(ids, faults),
             id_forms=dict.fromkeys(ids, options.id_form) if options.id_form else {},
             flush_timeout_real_s=options.flush_timeout_real_s,
@@ -148,6 +156,35 @@ def scenario_of(options: SimulateOptions, start: datetime) -> DepotScenario:
     if options.version is None:
         return scenario
     return forced_to(scenario, *VERSIONS[options.version])
+
+
+def tls_contexts(
+    options: SimulateOptions, station_ids: Iterable[str]
+) -> dict[str, ssl.SSLContext]:
+    """Make each station's TLS; raise ValueError for files that cannot be used."""
+    is_tls = options.url.startswith("wss://")
+    if not is_tls and (options.ca or options.cert or options.key):
+        raise ValueError("--ca, --cert and --key are for wss:// addresses")
+    if bool(options.cert) != bool(options.key):
+        raise ValueError("--cert and --key come together or not at all")
+    found: dict[str, ssl.SSLContext] = {}
+    for station_id in station_ids if is_tls else ():
+        context = ssl.create_default_context(cafile=_text(options.ca))
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if options.cert and options.key:
+            pair = [
+                each.replace("{id}", station_id) for each in (options.cert, options.key)
+            ]
+            try:
+                context.load_cert_chain(*pair)
+            except OSError as error:
+                raise ValueError(f"{pair[0]}, {pair[1]}: {error}") from error
+        found[station_id] = context
+    return found
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def describe(station_id: str, entry: LedgerEntry) -> str | None:

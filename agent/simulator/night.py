@@ -64,6 +64,7 @@ class NightOptions:
     variables: Mapping[str, str] = field(default_factory=dict)
     id_forms: Mapping[str, str] = field(default_factory=dict)
     ssl_context: ssl.SSLContext | None = None
+    ssl_contexts: Mapping[str, ssl.SSLContext] = field(default_factory=dict)
     backoff_first_real_s: float = 1.0
     flush_timeout_real_s: float = FLUSH_TIMEOUT_S
     listener: Listener | None = None
@@ -135,7 +136,7 @@ class Night:
             iso15118=station.iso15118,
             faults=station.faults | options.faults.get(station_id, frozenset()),
             id_form=options.id_forms.get(station_id, station.id_form),
-            ssl_context=options.ssl_context,
+            ssl_context=options.ssl_contexts.get(station_id, options.ssl_context),
             backoff_first_real_s=options.backoff_first_real_s,
         )
 

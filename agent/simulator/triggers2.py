@@ -9,6 +9,7 @@ from agent.simulator.answers import ACCEPTED, REJECTED
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from agent.simulator.certificates import Certificates
     from agent.simulator.core2 import Core2
     from agent.simulator.hardware import Outlet
     from agent.simulator.outbox2 import Statuses2
@@ -20,8 +21,15 @@ NOT_IMPLEMENTED: dict[str, Any] = {"status": "NotImplemented"}
 class Triggers2:
     """Sends what the central system asks for."""
 
-    def __init__(self, core: Core2, sessions: Sessions2, statuses: Statuses2) -> None:
+    def __init__(
+        self,
+        core: Core2,
+        sessions: Sessions2,
+        statuses: Statuses2,
+        certificates: Certificates,
+    ) -> None:
         """Send for `core`; the link sets `boot` when it is there."""
+        self._certificates = certificates
         self._core = core
         self._sessions = sessions
         self._statuses = statuses
@@ -39,6 +47,8 @@ class Triggers2:
                 self._core.spawn(lambda: self._core.say("Heartbeat", {}))
             case "StatusNotification":
                 return self._tell_status(payload.get("evse"))
+            case "SignChargingStationCertificate":
+                self._certificates.ask()
             case "MeterValues":
                 self._core.advance()
                 for outlet in chosen:
