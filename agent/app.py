@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -25,7 +26,7 @@ from agent.control.site import SiteWatch
 from agent.domain import events
 from agent.domain.capability import Capabilities
 from agent.domain.curve import Curve
-from agent.domain.errors import ConfigFault, StationFault, StoreFault
+from agent.domain.errors import ConfigFault, StationFault, StoreDamaged, StoreFault
 from agent.domain.ids import EvseId, SessionId, StationId
 from agent.domain.session import Session
 from agent.host import logs
@@ -39,7 +40,7 @@ from agent.settings import Settings
 from agent.settings import load as load_settings
 from agent.stations.dialects import StationOptions, StationView
 from agent.stations.server import StationServer
-from agent.store.sqlite import SqliteStore
+from agent.store.rescue import Restored, keep_backup, open_or_restore
 from agent.web.api import Answer, Json, WebServer, make_app
 
 log = structlog.get_logger()
@@ -53,7 +54,11 @@ LAG_MAX_S = 1.0
 WRITER_MAX_S = 5.0
 PASS_MAX_S = 30.0
 """What the watchdog wants: loop lag, writer's answer, executor's last pass (section 6)."""
-PRUNE_EVERY_S = 86400.0
+HOUSE_EVERY_S = 600.0
+PRUNE_ROUNDS = 144
+CHECK_ROUNDS = 1008
+BACKUP_ROUNDS = 36
+"""Of ten minutes: pruned daily, checked weekly, backed up soon and four times a day."""
 POWER_ACTIONS = frozenset({"SetChargingProfile", "ClearChargingProfile"})
 """Calls that would break the power rules; only ``--force`` sends them."""
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -101,11 +106,14 @@ class Daemon:
         self.depot = Depot(policy=wiring.policy(settings), traits=wiring.traits(settings))
         self.depot.circuits = wiring.circuits(settings)
         self.depot.ladder_rules = wiring.ladder_rules(settings)
-        self.store = SqliteStore(settings.store.path)
         rated_w = {name: int(item.rated_w) for name, item in self.depot.traits.items()}
         if settings.ocpp.unknown_stations == "accept":
             rated_w = wiring.AnyStation(rated_w, int(settings.policy.unmatched_kw * 1000))
-        loaded = self.store.load(rated_w)
+        opened = open_or_restore(settings.store.path, rated_w, self.clock.now())
+        self.store, loaded = opened.store, opened.loaded
+        if opened.restored is not None:
+            _tell_restored(opened.restored, self.clock.now())
+        self.store.keep_ballast()
         recover(self.depot, loaded)
         self.intake = Intake(
             self.depot,
@@ -188,7 +196,7 @@ class Daemon:
                     tasks.create_task(self.executor.run(), name="executor"),
                     tasks.create_task(self._tick(), name="tick"),
                     tasks.create_task(self._watchdog(), name="watchdog"),
-                    tasks.create_task(self._prune(), name="prune"),
+                    tasks.create_task(self._keep_house(), name="house"),
                 ]
                 site = self._watch_site()
                 if site is not None:
@@ -272,11 +280,23 @@ class Daemon:
             except StoreFault as fault:
                 log.error("record_not_stored", reason=str(fault))
 
-    async def _prune(self) -> None:
+    async def _keep_house(self) -> None:
+        """Prune, check and back up the database, and hold space back for a full disk."""
+        path, rounds = self.settings.store.path, 0
         while True:
-            await asyncio.sleep(PRUNE_EVERY_S)
+            await asyncio.sleep(HOUSE_EVERY_S)
+            rounds += 1
+            self.store.keep_ballast()
             try:
-                await self.store.prune(self.clock.now())
+                if rounds % PRUNE_ROUNDS == 0:
+                    await self.store.prune(self.clock.now())
+                if rounds % CHECK_ROUNDS == 0:
+                    await self.store.check()
+                if rounds % BACKUP_ROUNDS == 1:
+                    kept = await keep_backup(self.store, path)
+                    log.info("backup_kept", path=str(kept))
+            except StoreDamaged:
+                raise  # the next start puts a backup in its place
             except StoreFault as fault:
                 log.error("record_not_stored", reason=str(fault))
 
@@ -373,9 +393,7 @@ class Daemon:
         """Sessions, newest first; open ones as they are in memory."""
         stored = await self.store.sessions(limit=limit)
         now = self.clock.now()
-        return [
-            views.session(self._newest(item.session_id, item), now) for item in stored
-        ]
+        return [views.session(self._newest(item.session_id, item), now) for item in stored]
 
     async def session(self, session_id: str) -> Json | None:
         """One session."""
@@ -489,6 +507,14 @@ class Daemon:
                 yield Sample(
                     name="station_up", help="1 if connected", value=up, labels=label
                 )
+                writes = self.depot.writes.get(StationId(name))
+                yield Sample(
+                    name="limit_writes",
+                    help="charging profiles written to the station",
+                    value=writes.total if writes is not None else 0,
+                    labels=label,
+                    is_counter=True,
+                )
 
     async def call(
         self, station_id: str, action: str, payload: Json, *, force: bool
@@ -534,6 +560,19 @@ async def run_daemon(settings: Settings, config_path: Path) -> None:
     loop.add_signal_handler(signal.SIGHUP, daemon.reload)
     log.info("agent_started", site=settings.site.name, stations=len(settings.stations))
     await daemon.run()
+
+
+def _tell_restored(restored: Restored, now: datetime) -> None:
+    since = restored.lost_since
+    lost_s = None if since is None else round((now - since).total_seconds())
+    log.error(
+        "database_restored",
+        reason=restored.reason,
+        set_aside=str(restored.set_aside),
+        backup=str(restored.backup),
+        lost_since=None if since is None else since.isoformat(),
+        lost_s=lost_s,
+    )
 
 
 def _error(code: str, description: str, status: int) -> Answer:

@@ -42,6 +42,14 @@ class StoreFault(AgentFault):
     """The disk did not take a record: nothing may be acknowledged."""
 
 
+class StoreDamaged(StoreFault):
+    """The database is ours and broken: a backup has to take its place."""
+
+
+class StoreForeign(StoreFault):
+    """The file is not marked as one of ours: it is never written to."""
+
+
 class ConfigFault(AgentFault):
     """The configuration is wrong; ``faults`` has one entry per key."""
 

@@ -258,6 +258,11 @@ EVENTS: dict[str, LogEvent] = {
         "info",
         "a model's composite schedules say more than its power shows; they count no more",
     ),
+    "limit_writes_many": LogEvent(
+        "warning",
+        "very many charging profiles were written to a station today; raises are spared",
+        "look at `explain` for what changes its limit so often: site meter or circuit",
+    ),
     "limit_followed_again": LogEvent("info", "an outlet follows its limit again"),
     "default_confirmed": LogEvent("info", "the safe default profile sits on the station"),
     "default_refused": LogEvent(
@@ -445,6 +450,9 @@ EVENTS: dict[str, LogEvent] = {
     "battery_learned": LogEvent(
         "info", "a finished session taught how a vehicle's SoC follows energy; `ratio`"
     ),
+    "charge_goal_reached": LogEvent(
+        "info", "a session came to its own goal, or to that of its payment account"
+    ),
     "charge_goal_set": LogEvent("info", "somebody said how far a session is to charge"),
     "goal_stop_sent": LogEvent(
         "info", "a vehicle drew on after its goal: its station or its cloud is to stop it"
@@ -508,6 +516,18 @@ EVENTS: dict[str, LogEvent] = {
     "agent_stopped": LogEvent("info", "all is on disk"),
     "agent_failed": LogEvent("error", "an essential task failed; systemd starts again"),
     "state_recovered": LogEvent("info", "what survived the restart was loaded"),
+    "disk_full": LogEvent(
+        "error",
+        "the disk is full; the space that was held back for this is in use now",
+        "free space at once; nothing is lost yet",
+    ),
+    "database_restored": LogEvent(
+        "error",
+        "the database was damaged and its newest good backup took its place; what "
+        "happened after `lost_since` is lost here",
+        "keep the file that was set aside, check the disk, replace the card",
+    ),
+    "backup_kept": LogEvent("info", "a copy of the database was written beside it"),
     "record_not_stored": LogEvent(
         "error",
         "the disk did not take a record; the station was not answered",

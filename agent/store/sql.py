@@ -6,7 +6,7 @@ import re
 import sqlite3
 from importlib.resources import files
 
-from agent.domain.errors import StoreFault
+from agent.domain.errors import StoreFault, StoreForeign
 
 APPLICATION_ID = 0x0C99A9E7
 """Marks our files, so that a foreign database is never written to."""
@@ -50,7 +50,7 @@ def check_owner(db: sqlite3.Connection) -> int:
     owner = int(db.execute("PRAGMA application_id").fetchone()[0])
     tables = int(db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
     if owner != APPLICATION_ID and (owner or tables):
-        raise StoreFault(
+        raise StoreForeign(
             "the database is not one of depot-agent's: set store.path to another file"
         )
     if have > newest:

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+import structlog
 
 from agent import ports
 from agent.domain.capability import Capabilities
-from agent.domain.errors import StoreFault
+from agent.domain.errors import StoreDamaged, StoreFault
 from agent.domain.identity import Vehicle
 from agent.domain.ids import (
     EvseId,
@@ -43,10 +44,14 @@ from agent.domain.station import RECENT_SESSIONS_MAX, StationState
 from agent.store import rows
 from agent.store.sql import check_owner, load_queries, migrate
 
+log = structlog.get_logger()
+
 GROUP_MAX = 64
 """Units in one COMMIT: a reconnect storm costs a handful of syncs."""
 WAITING_MAX = 1024
 """Units that may wait; beyond, intake waits (architecture.md section 6)."""
+BALLAST_BYTES = 4 * 1024 * 1024
+"""Held back for a full disk: hours of messages of a depot (faults.md D4)."""
 JOURNAL_ROWS_MAX = 64
 """Journal rows in one INSERT; SQLite allows 5,461 of them."""
 ROW_MORE = ", (?, ?, ?, ?, ?, ?)"
@@ -79,6 +84,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, threaded: bool = True) -> None:
         """Open, check and migrate. Raises StoreFault when the file cannot be used."""
         self._path = path
+        self._ballast = path.with_name(f"{path.name}.ballast")
         self._queries = load_queries()
         self._lock_fd = _take_lock(path)
         try:
@@ -227,6 +233,42 @@ class SqliteStore:
         return unit, None, None
 
     def _write_group(self, group: Sequence[_Unit]) -> None:
+        try:
+            self._try_group(group)
+        except StoreFault as fault:
+            if not _is_full(fault) or not self._let_go_of_ballast():
+                raise
+            self._try_group(group)
+
+    def keep_ballast(self) -> None:
+        """Hold some space back for a full disk, if there is room for it again."""
+        ballast = self._ballast
+        try:
+            if ballast.exists() and ballast.stat().st_size >= BALLAST_BYTES:
+                return
+            fd = os.open(ballast, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, BALLAST_BYTES)
+            finally:
+                os.close(fd)
+        except OSError:
+            with suppress(OSError):
+                ballast.unlink(missing_ok=True)
+
+    def _let_go_of_ballast(self) -> bool:
+        """Give the space that was held back; whether there was any."""
+        try:
+            self._ballast.unlink()
+        except OSError:
+            return False
+        log.error(
+            "disk_full",
+            reason="the space that was held back is in use now: free the disk at once, "
+            "or stations' messages stay unanswered soon",
+        )
+        return True
+
+    def _try_group(self, group: Sequence[_Unit]) -> None:
         db = self._db
         batch = self._batch(group)
         try:
@@ -266,12 +308,20 @@ class SqliteStore:
 
     # --- reading --------------------------------------------------------------
 
-    def load(self, rated_w: dict[StationId, int]) -> ports.Loaded:
+    def load(self, rated_w: Mapping[StationId, int]) -> ports.Loaded:
         """Read all that survives a restart; call before ``start``.
 
         ``rated_w`` is the configured rating per station: configuration wins over what
-        was stored. Stations that are no longer configured are left out.
+        was stored. Stations that are no longer configured are left out. Raises
+        StoreDamaged when what is read makes no sense.
         """
+        try:
+            return self._load(rated_w)
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            what = f"{type(error).__name__}: {error}"[:160]
+            raise StoreDamaged(f"the database {self._path} is damaged ({what})") from error
+
+    def _load(self, rated_w: Mapping[StationId, int]) -> ports.Loaded:
         db, queries = self._db, self._queries
         sequences = dict(db.execute(queries["load_sequences"]).fetchall())
         stations: dict[StationId, StationState] = {}
@@ -438,6 +488,13 @@ class SqliteStore:
         except OSError as error:
             raise StoreFault(f"the backup to {target} failed: {error}") from error
 
+    async def check(self) -> None:
+        """Read the whole file for damage. Raises StoreDamaged."""
+        sql = "PRAGMA quick_check(1)"
+        found = await self.ask(lambda db: str(db.execute(sql).fetchone()[0]))
+        if found != "ok":
+            raise StoreDamaged(f"the database {self._path} is damaged ({found})")
+
     async def prune(self, now: datetime) -> None:
         """Let go of what is neither owed nor needed (architecture.md section 5)."""
 
@@ -482,14 +539,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
         raise StoreFault(
             f"the database {path} cannot be used ({error}): check that the folder "
             "exists, is writable for the service, and is not full"
         ) from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise StoreDamaged(
+            f"the database {path} cannot be used ({error}): it is damaged, or no "
+            "database at all; correct store.path, or restore a backup"
+        ) from error
     if verdict != "ok":
         db.close()
-        raise StoreFault(
+        raise StoreDamaged(
             f"the database {path} is damaged ({verdict}): move it aside and restore "
             "the newest backup"
         )
@@ -523,6 +585,13 @@ def _take_lock(path: Path) -> int:
             f"another depot-agent uses {path}: stop it, or set another store.path"
         ) from error
     return fd
+
+
+def _is_full(fault: StoreFault) -> bool:
+    cause = fault.__cause__
+    return (
+        isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode == sqlite3.SQLITE_FULL
+    )
 
 
 def _fault(error: Exception) -> StoreFault:
