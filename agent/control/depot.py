@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from agent.domain.account import Account
 from agent.domain.allocator import Node
@@ -79,6 +79,28 @@ class LadderRule:
         return is_model and self.firmware in ("", firmware)
 
 
+WRITES_MAX = 500
+"""Profiles a day to one station that are many: most stations store each one in flash,
+and good for 10,000 to 100,000 writes it wears out within the station's life (VER-12)."""
+
+
+@dataclass(slots=True)
+class Writes:
+    """Profiles and keys written to one station, on its newest day (UTC) and in all."""
+
+    day: date
+    today: int = 0
+    total: int = 0
+
+    def count(self, day: date) -> bool:
+        """Count one; whether it is the first one too many of its day."""
+        if day != self.day:
+            self.day, self.today = day, 0
+        self.today += 1
+        self.total += 1
+        return self.today == WRITES_MAX + 1
+
+
 @dataclass(slots=True, kw_only=True)
 class OutletView:
     """What the executor last decided for an outlet; shown to people."""
@@ -103,6 +125,7 @@ class Depot:
     power: dict[Outlet, OutletPower] = field(default_factory=dict)
     views: dict[Outlet, OutletView] = field(default_factory=dict)
     witnesses: dict[Outlet, Witness] = field(default_factory=dict)
+    writes: dict[StationId, Writes] = field(default_factory=dict)
     site_load: SiteLoad | None = None
     registry: dict[VehicleId, Vehicle] = field(default_factory=dict)
     registry_at: datetime | None = None
@@ -170,6 +193,11 @@ class Depot:
         """Grid-side watts per watt at the outlet."""
         is_dc = self.traits_of(station_id).is_dc
         return 1.0 / self.policy.efficiency if is_dc else 1.0
+
+    def writes_today(self, station_id: StationId, now: datetime) -> int:
+        """How many profiles and keys were written to a station on this day (UTC)."""
+        known = self.writes.get(station_id)
+        return known.today if known is not None and known.day == now.date() else 0
 
     def room_w(self) -> float:
         """What the site's connection leaves for charging, grid side."""

@@ -16,7 +16,7 @@ import structlog
 
 from agent.control.billing import granted
 from agent.control.defaults import Defaults
-from agent.control.depot import Depot, OutletView
+from agent.control.depot import WRITES_MAX, Depot, OutletView
 from agent.control.explain import Diary
 from agent.control.goals import with_goal
 from agent.control.ladders import Ladders, base_form
@@ -32,7 +32,7 @@ from agent.domain.ids import EvseId, Outlet, StationId
 from agent.domain.ladder import Move, Way
 from agent.domain.power import ROOM_W, LimitOrder, OutletFacts, Verdict, decide
 from agent.domain.reconcile import OutletPower
-from agent.domain.session import Session
+from agent.domain.session import Session, Transaction
 from agent.domain.wake import WakeAction
 from agent.ports import Clock, Stations, Store
 
@@ -175,6 +175,20 @@ class Executor:
                 is_free = self.defaults.is_ready(station_id)
                 self.sender.clean(outlet, now, tasks, is_ready=is_free)
             return fact
+        self._add_running(fact, outlet, session, running, now, tasks)
+        return fact
+
+    def _add_running(
+        self,
+        fact: OutletFacts,
+        outlet: Outlet,
+        session: Session,
+        running: Transaction,
+        now: datetime,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        """Add what a running transaction wants, and by which rules."""
+        depot, station_id = self._depot, outlet[0]
         form = base_form(depot, *outlet)
         asked = wish(
             depot, session, outlet, form, now, may_pause=self.minder.may_pause(outlet)
@@ -200,8 +214,8 @@ class Executor:
         fact.is_fenced = way.form is None
         fact.floor_w = asked.window.floor_w
         fact.rules = asked.rules
+        fact.is_worn = depot.writes_today(station_id, now) > WRITES_MAX
         fact.need_w, fact.laxity_s = urgency(known, now)
-        return fact
 
     def _show(
         self, facts: dict[Outlet, OutletFacts], verdict: Verdict, now: datetime

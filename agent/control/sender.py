@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from agent.control.depot import Depot
+from agent.control.depot import WRITES_MAX, Depot, Writes
 from agent.control.explain import Diary
 from agent.control.ladders import Ladders, base_form
 from agent.control.wishes import STATION
@@ -53,7 +53,6 @@ class Sender:
         self._diary = diary
         self._cleared: dict[Outlet, TransactionId] = {}
         self.in_flight: set[Outlet] = set()
-        self.writes: dict[StationId, tuple[str, int]] = {}
         self.orders = 0
 
     def send(
@@ -132,9 +131,15 @@ class Sender:
 
     def count_write(self, station_id: StationId, now: datetime) -> None:
         """Count profiles per station and day: most stations store each one in flash."""
-        day = now.date().isoformat()
-        before = self.writes.get(station_id, (day, 0))
-        self.writes[station_id] = (day, before[1] + 1 if before[0] == day else 1)
+        writes = self._depot.writes.setdefault(station_id, Writes(now.date()))
+        if writes.count(now.date()):
+            log.warning(
+                "limit_writes_many",
+                station_id=station_id,
+                writes=writes.today,
+                reason=f"more than {WRITES_MAX} profiles today; for the rest of the day "
+                "raised limits wait longer",
+            )
 
     def _after(
         self, outlet: Outlet, sent: Sent, answer: OrderAnswer, way: Way

@@ -55,6 +55,7 @@ def _station(
         "max_w": depot.traits_of(station_id).rated_w,
         "default_w": depot.power_of((station_id, EvseId(0))).default_w,
         "ladder": shown(depot, station_id),
+        "limit_writes_today": depot.writes_today(station_id, now),
         "evses": [
             _evse(depot, station_id, evse, now) for evse in depot.outlets(station_id)
         ],

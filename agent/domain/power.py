@@ -50,6 +50,7 @@ class OutletFacts:
     could draw counts. ``wants`` and ``rules`` (why) belong to a transaction. ``is_ready``
     when the station's own limits are known; ``is_busy`` while an order is on its way.
     ``is_fenced``: no limit reaches it in this session; it counts with its rated power.
+    ``is_worn``: its station took so many profiles today that raises are spared.
     """
 
     rated_w: float
@@ -71,6 +72,7 @@ class OutletFacts:
     laxity_s: float = EVER_S
     rank: int = 0
     rules: tuple[str, ...] = ()
+    is_worn: bool = False
 
 
 @value(kw_only=True)
@@ -260,7 +262,11 @@ def _order(
         now=look.now,
         exact_until_s=want.exact_until_s,
     )
-    if order is None:
+    own = power.confirmed
+    is_first = own is None or own.transaction_id != fact.transaction_id
+    if order is None or (
+        fact.is_worn and not is_first and reconcile.is_spared(power, order, look.now)
+    ):
         return None
     compiled = want
     if not room:

@@ -29,6 +29,8 @@ from agent.domain.profile import Purpose
 
 SPACING_S = 5.0
 """Between two orders to one outlet; a reduction does not wait (architecture 6)."""
+WORN_SPACING_S = 600.0
+"""Between raises to a station that took very many profiles today: its flash wears."""
 RETRY_S = (5.0, 15.0, 30.0, 60.0, 120.0, 300.0)
 """Waits after the first, second, ... refusal or silence in a row."""
 TRIFLE_W, TRIFLE_SHARE, TRIFLE_S = 1000.0, 0.03, 60.0
@@ -235,6 +237,19 @@ def next_order(
     if not _is_time(power, now, is_reduction=is_lower):
         return None
     return Ordered(line=line, is_reduction=is_lower, reason=reason)
+
+
+def is_spared(power: OutletPower, order: Ordered, now: datetime) -> bool:
+    """Whether a raise waits at a station whose flash had very many writes today.
+
+    Not what makes up for a refusal, a reboot, a lost horizon or a first limit.
+    """
+    own, last_at = power.confirmed, power.last_order_at
+    if order.is_reduction or own is None or last_at is None:
+        return False
+    is_due = power.needs_confirmation or power.verified is False or power.failures > 0
+    is_due = is_due or now.timestamp() >= own.exact_until_s
+    return not is_due and 0 <= (now - last_at).total_seconds() < WORN_SPACING_S
 
 
 def _installed(

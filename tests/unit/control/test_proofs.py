@@ -208,3 +208,17 @@ async def test_a_schedule_that_names_no_limit_says_nothing() -> None:
 
     assert site.orders.asked == [ONE]
     assert (seen["state"], seen["proof"]) == ("accepted", "answer")
+
+
+async def test_each_profile_that_is_written_is_counted_and_shown() -> None:
+    """The safe default and the first limit; the next day begins at none."""
+    site = Site()
+    async with site.working():
+        await site.plug()
+        await site.passes()
+        (row,) = views.stations(site.depot, site.clock.at, lambda _: None)
+        tomorrow = site.clock.at + timedelta(days=1)
+        (later,) = views.stations(site.depot, tomorrow, lambda _: None)
+
+    assert row["limit_writes_today"] == 2
+    assert later["limit_writes_today"] == 0
