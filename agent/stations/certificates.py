@@ -82,7 +82,8 @@ def read_chain(pem: str | bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise CertificateFault(f"not a PEM certificate: {error}"[:200]) from error
+        # The library's own words point at its website.
+        raise CertificateFault("there is no certificate in PEM") from error
 
 
 def read_key(pem: bytes) -> PrivateKey:
@@ -143,7 +144,7 @@ def revoked_serials(pem: bytes) -> frozenset[int]:
     try:
         return frozenset(item.serial_number for item in x509.load_pem_x509_crl(pem))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise CertificateFault(f"not a PEM revocation list: {error}"[:200]) from error
+        raise CertificateFault("there is no revocation list in PEM") from error
 
 
 # --- requests ---------------------------------------------------------------------
