@@ -85,7 +85,11 @@ def why_partial(
 def plan_sync(
     known: Sequence[SlotRow], posted: Sequence[Json], now: datetime, *, vehicle_id: str
 ) -> SyncPlan:
-    """Work out what ``replaceFutureSchedules`` would do with ``posted`` at ``now``."""
+    """Work out what ``replaceFutureSchedules`` would do with ``posted`` at ``now``.
+
+    Raises ValueError where that is anybody's guess: two slots run at once and neither
+    has the departure of the posted one that runs.
+    """
     dated = sorted(known, key=_order)
     left = list(dated)
     found: dict[int, SlotRow] = {}
@@ -176,7 +180,11 @@ def _running(slots: Sequence[SlotRow], now: datetime) -> SlotRow | None:
     known = [(a, d, s) for a, d, s in timed if a is not None and d is not None]
     running = [slot for arrives, departs, slot in known if arrives <= now < departs]
     recent = [slot for _, departs, slot in known if now - RECENT < departs <= now]
-    return next(iter([*running, *recent]), None)
+    found = running or recent
+    if len(found) > 1:
+        names = ", ".join(slot.schedule_id for slot in found)
+        raise ValueError(f"which of {names} a posted running schedule means is not known")
+    return found[0] if found else None
 
 
 def _order(slot: SlotRow) -> tuple[str, str]:

@@ -232,7 +232,13 @@ class ScheduleOperations:
                 "synchronisation would delete what is not seen. Add or patch instead",
                 status=CONFLICT,
             )
-        return plan_sync(own.slots, rows, self._desk.now(), vehicle_id=vehicle_id)
+        try:
+            return plan_sync(own.slots, rows, self._desk.now(), vehicle_id=vehicle_id)
+        except ValueError as error:
+            raise OperationRefused(
+                f"{error}: give it the departure of one of them, or use `schedules patch`",
+                status=CONFLICT,
+            ) from error
 
     def _remember(self, mark: str) -> None:
         self._shown[mark] = self._desk.now()
