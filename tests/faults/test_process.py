@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import signal
 import socket
 import sqlite3
 import time
@@ -12,12 +13,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
+from agent.app import Daemon
+from agent.control.executor import Executor
+from agent.settings import Settings
 from tests.faults.means import rounds
 from tests.support.daemon_process import DaemonProcess
 from tests.support.yard import yard
@@ -220,3 +225,71 @@ async def test_h6_without_descriptors_live_links_go_on_and_newcomers_get_in_afte
         await _heartbeat(live, "after")
 
     assert time.monotonic() - began < 5
+
+
+async def test_h4_an_essential_task_that_dies_ends_the_process_within_5_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The power loop must not be dead while all else looks alive."""
+
+    async def broken(_: Executor) -> None:
+        raise RuntimeError("a bug in the power loop")
+
+    monkeypatch.setattr(Executor, "run", broken)
+    content: dict[str, Any] = {
+        "site": {"cap_kw": 10.0},
+        "ocpp": {"host": "127.0.0.1", "port": 0},
+        "store": {"path": tmp_path / "agent.db"},
+        "web": {"port": 0},
+    }
+    daemon = Daemon(Settings(**content))
+    began = time.monotonic()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(10):
+            await daemon.run()
+
+    assert time.monotonic() - began < 5
+    assert caught.group_contains(RuntimeError, match="a bug in the power loop")
+
+
+async def test_a12_the_command_socket_is_for_the_services_user_only(
+    daemon: DaemonProcess,
+) -> None:
+    await asyncio.to_thread(daemon.start)
+    mode = (daemon.folder / "agent.sock").stat().st_mode & 0o777
+
+    assert mode == 0o600
+
+
+async def test_u1_a_refused_reload_changes_nothing_and_drops_no_link(
+    daemon: DaemonProcess,
+) -> None:
+    """100 links; an unknown key, a bad value, half a file: the old settings stay whole."""
+    await asyncio.to_thread(daemon.start)
+    assert daemon.process is not None
+    good = daemon.config_path.read_text(encoding="utf-8")
+    async with AsyncExitStack() as stack:
+        links = [
+            await stack.enter_async_context(_open(_url(daemon, n))) for n in range(LINKS)
+        ]
+        bad = (
+            good.replace("cap_kw = 9000.0", "cap_kw = 9000.0\ncap_kv = 1"),
+            good.replace("cap_kw = 9000.0", "cap_kw = -1"),
+            good[: len(good) // 2],
+        )
+        for number, text in enumerate(bad, start=1):
+            daemon.config_path.write_text(text, encoding="utf-8")
+            daemon.process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(10):
+                while len(daemon.events("config_refused")) < number:
+                    await asyncio.sleep(0.05)
+        status = daemon.ask_web("/api/v1/status")
+        for link in links:
+            await _heartbeat(link, "still")
+    reasons = [str(row["reason"]) for row in daemon.events("config_refused")]
+
+    assert status["cap_w"] == 9_000_000
+    assert status["stations_connected"] == LINKS
+    assert "cap_kv" in reasons[0]
+    assert "cap_kw" in reasons[0]
+    assert "cap_kw" in reasons[1]
