@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from agent.domain import events
 from agent.domain.effects import (
+    BillingReport,
     DecisionRecord,
     Effect,
     MatchWanted,
@@ -29,6 +31,7 @@ from agent.domain.ids import (
 )
 from agent.domain.meter import MeterReading
 from agent.domain.rules import advance
+from agent.domain.rules.owed import bill_of
 from agent.domain.session import Session, SessionPhase
 from agent.domain.station import StationState
 from tests.unit.domain.build import NOW, evidence_of
@@ -319,3 +322,18 @@ class Drive:
                 is_filed_late = any("later transaction" in t for t in session.anomalies)
                 assert session.session_id in held or is_filed_late
         assert len(self.owed) == len({row.key for row in self.owed})
+        self._check_bills()
+
+    def _check_bills(self) -> None:
+        """The newest bill of every session that ended is true."""
+        newest = {
+            row.report.session_id: row.report
+            for row in self.records
+            if isinstance(row, OutboxAdded) and isinstance(row.report, BillingReport)
+        }
+        for session in self.sessions:
+            is_over = session.phase is SessionPhase.ENDED
+            assert (session.session_id in newest) is is_over
+            if is_over:
+                told = replace(newest[session.session_id], corrects=None)
+                assert told == bill_of(session, corrects=None)
