@@ -91,6 +91,11 @@ def parse(text: str, name: str) -> AccountBook:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _fault(name, "", f"is not TOML: {error}", "correct that line") from error
+    return book_of(content, name)
+
+
+def book_of(content: Row, name: str) -> AccountBook:
+    """Read accounts from TOML's tables. Raises ConfigFault with every fault."""
     reader = _Reader(name)
     book = reader.book(content)
     if reader.problems:
