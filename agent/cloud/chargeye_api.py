@@ -35,6 +35,14 @@ PATHS: dict[str, str] = {
 }
 """Path table of chargeye.md section 4; keys of ``[chargeye] paths``."""
 
+INFERRED = frozenset(
+    {
+        *("location", "location_stations", "vehicle_schedules", "active_schedule"),
+        *("transactions", "transaction"),
+    }
+)
+"""Paths that no official text shows: a 404 there may mean another path."""
+
 RENEW_BEFORE = timedelta(minutes=8)
 """Renew when less than 5 to 10 minutes of the token's life are left (section 2)."""
 TOKEN_LIFE = timedelta(hours=8)
@@ -81,6 +89,18 @@ class ChargEyeApi:
         text = urlencode(list(query))
         if text:
             path += ("&" if "?" in path else "?") + text
+        try:
+            return await self._authorised(method, path, body)
+        except CloudFault as fault:
+            if name in INFERRED and str(fault).endswith(" answered 404"):
+                raise CloudFault(
+                    f"{fault}: the id is unknown, or the path, which is not public "
+                    f"(chargeye.paths.{name} sets another)",
+                    retryable=fault.retryable,
+                ) from fault
+            raise
+
+    async def _authorised(self, method: str, path: str, body: Json | None) -> Any:
         token = await self._fresh_token()
         status, answer = await self._http.send(method, path, bearer=token, body=body)
         if status != UNAUTHORIZED:

@@ -314,6 +314,18 @@ async def test_an_answer_of_another_shape_is_a_fault(body: Any) -> None:
         assert caught.value.retryable
 
 
+async def test_a_404_of_a_path_that_is_not_public_names_the_setting(
+    ops: ChargEyeOps,
+) -> None:
+    with pytest.raises(CloudFault, match=r"chargeye\.paths\.active_schedule") as inferred:
+        await ops.active_schedule("nobody")
+    with pytest.raises(CloudFault, match="404") as documented:
+        await ops.vehicle("nobody")
+
+    assert not inferred.value.retryable
+    assert "paths" not in str(documented.value)
+
+
 @pytest.mark.parametrize("call", ["vehicle", "group", "place"])
 async def test_success_false_is_a_refusal(call: str) -> None:
     ops, _ = scripted({"success": False, "message": "not you" + "!" * 500})
