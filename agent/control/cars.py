@@ -75,7 +75,7 @@ class Cars:
     cares: dict[SessionId, Care] = field(default_factory=dict)
     _stopped: dict[SessionId, datetime] = field(default_factory=dict)
     _watches: dict[SessionId, _Watch] = field(default_factory=dict)
-    _group: asyncio.TaskGroup | None = None
+    group: asyncio.TaskGroup | None = None
 
     @property
     def depot(self) -> Depot:
@@ -86,7 +86,7 @@ class Cars:
         """Care until cancelled."""
         await self.load()
         async with asyncio.TaskGroup() as group:
-            self._group = group
+            self.group = group
             while True:
                 try:
                     await self.look()
@@ -377,11 +377,11 @@ class Cars:
 
     def spawn(self, row: CarRow, body: Coroutine[None, None, None]) -> None:
         """Let something be done for a car in the background, alone."""
-        if self._group is None:
+        if self.group is None:
             body.close()
             return
         self.desk.busy.add(row.car.vehicle_id)
-        self._group.create_task(self._alone(row, body), name=f"car-{row.car.vehicle_id}")
+        self.group.create_task(self._alone(row, body), name=f"car-{row.car.vehicle_id}")
 
     async def _alone(self, row: CarRow, body: Coroutine[None, None, None]) -> None:
         try:
