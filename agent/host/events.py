@@ -315,6 +315,11 @@ EVENTS: dict[str, LogEvent] = {
     "vehicle_resumed": LogEvent("info", "it charges again"),
     "resume_no_longer_due": LogEvent("info", "it need not resume any more"),
     "wake_step_taken": LogEvent("info", "a step to wake a vehicle; see `step`"),
+    "catch_up_began": LogEvent(
+        "info",
+        "a vehicle behind its plan may draw more in the plan's segments; see `reason`",
+    ),
+    "catch_up_ended": LogEvent("info", "a vehicle that was behind its plan caught up"),
     "local_plan_made": LogEvent(
         "info", "charging plans were made on the gateway, for want of the cloud's"
     ),
