@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -54,6 +54,8 @@ LAG_MAX_S = 1.0
 WRITER_MAX_S = 5.0
 PASS_MAX_S = 30.0
 """What the watchdog wants: loop lag, writer's answer, executor's last pass (section 6)."""
+CLOCK_EARLIEST = datetime(2025, 1, 1, tzinfo=UTC)
+"""No gateway runs this program earlier: its clock is not set (faults.md T3)."""
 HOUSE_EVERY_S = 600.0
 PRUNE_ROUNDS = 144
 CHECK_ROUNDS = 1008
@@ -175,6 +177,7 @@ class Daemon:
         self.stop_wanted = asyncio.Event()
         self._bound: list[socket.socket] = []
         self._lag_s = 0.0
+        self._clock_is_set = True
 
     def _watch_site(self) -> SiteWatch | None:
         """Count the site's other load from the start, where there is a meter."""
@@ -277,8 +280,27 @@ class Daemon:
             await asyncio.sleep(TICK_FLOOR_S)
             try:
                 await self.intake.tick()
+                await self._look_at_clock()
             except StoreFault as fault:
                 log.error("record_not_stored", reason=str(fault))
+
+    async def _look_at_clock(self) -> None:
+        """Say it while the gateway does not know the time, and mark what it records."""
+        is_set = self.clock.now() >= CLOCK_EARLIEST
+        if is_set != self._clock_is_set:
+            self._clock_is_set = is_set
+            if is_set:
+                log.info("clock_set")
+            else:
+                log.error(
+                    "clock_not_set",
+                    reason=f"the gateway's clock says {self.clock.now():%Y-%m-%d}: no plan "
+                    "is executed and no certificate can be trusted until it is set",
+                )
+        if not is_set:
+            for session in self.depot.open_sessions():
+                outlet = (session.station_id, session.evse_id)
+                await self._note(*outlet, "the gateway's clock was not set meanwhile")
 
     async def _keep_house(self) -> None:
         """Prune, check and back up the database, and hold space back for a full disk."""

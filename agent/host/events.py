@@ -504,7 +504,11 @@ EVENTS: dict[str, LogEvent] = {
         "the station's meter does not show that the vehicle obeyed",
         "look at the vehicle: timers of its own, its app, the plug",
     ),
-    "cars_connected": LogEvent("info", "the list of connected vehicles was read"),
+    "cars_connected": LogEvent(
+        "info",
+        "the list of connected vehicles was read; `missing` are configured, not connected",
+        "let the driver of a missing vehicle give consent, or take it off the list",
+    ),
     "contract_refused": LogEvent(
         "info",
         "a Plug & Charge contract cannot be verified here; other tokens still charge",
@@ -521,6 +525,12 @@ EVENTS: dict[str, LogEvent] = {
     "agent_stopped": LogEvent("info", "all is on disk"),
     "agent_failed": LogEvent("error", "an essential task failed; systemd starts again"),
     "state_recovered": LogEvent("info", "what survived the restart was loaded"),
+    "clock_not_set": LogEvent(
+        "error",
+        "the gateway does not know the time: no plan is executed",
+        "check its network and time service; records of this time are marked",
+    ),
+    "clock_set": LogEvent("info", "the gateway knows the time again; plans are executed"),
     "disk_full": LogEvent(
         "error",
         "the disk is full; the space that was held back for this is in use now",

@@ -20,6 +20,7 @@ WHOLE_MAX = 2**53
 """Beyond, a number that came as a float is no whole number any more."""
 
 _SHORT_OFFSET = re.compile(r"([+-]\d{2})$")
+_LEAP_SECOND = re.compile(r"(T\d{2}:\d{2}):60")
 _FRACTION = re.compile(r"\.(\d{1,9})\d*")
 
 
@@ -32,6 +33,7 @@ def parse_time(value: object) -> datetime | None:
     except ValueError:
         text = _FRACTION.sub(lambda m: "." + m.group(1)[:6].ljust(6, "0"), value.strip())
         text = _SHORT_OFFSET.sub(r"\1:00", text.replace("z", "Z"))
+        text = _LEAP_SECOND.sub(r"\1:59", text)
         try:
             found = datetime.fromisoformat(text)
         except ValueError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ from agent.demo import EVENING
 from agent.domain.ids import StationId
 from agent.domain.session import Session
 from agent.host.clock import RandomIds, ScaledClock
+from agent.ports import Clock
 from agent.settings import Settings
 from agent.simulator.build import build_station
 from agent.simulator.depot import DepotScenario
@@ -174,9 +175,17 @@ class Yard:
 
 @asynccontextmanager
 async def yard(
-    folder: Path, *, stations: list[dict[str, Any]], speed: float = SPEED, **content: Any
+    folder: Path,
+    *,
+    stations: list[dict[str, Any]],
+    speed: float = SPEED,
+    gateway_clock: Callable[[ScaledClock], Clock] | None = None,
+    **content: Any,
 ) -> AsyncIterator[Yard]:
-    """Open a depot; sections of the configuration come as keyword arguments."""
+    """Open a depot; sections of the configuration come as keyword arguments.
+
+    ``gateway_clock`` makes the daemon's clock from the depot's, where it goes wrong.
+    """
     clock = ScaledClock(EVENING, speed)
     cloud = ChargEyeStandin(clock, site_cap_kw=300)
     async with StandinServer(cloud) as server:
@@ -198,7 +207,8 @@ async def yard(
                 | content
             )
         )
-        daemon = Daemon(settings, clock=clock, ids=RandomIds(1), pace=1 / speed)
+        gateway = gateway_clock(clock) if gateway_clock is not None else clock
+        daemon = Daemon(settings, clock=gateway, ids=RandomIds(1), pace=1 / speed)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(daemon.run())
             await daemon.is_ready.wait()
