@@ -30,9 +30,11 @@ pki_app = typer.Typer(
 )
 app.add_typer(pki_app, name="pki")
 
-CA, CA_KEY = "ca.pem", "ca.key"
+CA, STATIONS_CA = "ca", "stations-ca"
 FOLDER_MODE, KEY_MODE, CERTIFICATE_MODE = 0o700, 0o600, 0o644
 """Keys are for their owner alone; certificates are public."""
+YEAR = 364
+"""Days; a certificate also counts for the day before it was made."""
 
 FolderArgument = Annotated[Path, typer.Argument(help="Folder of the CA.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
@@ -45,27 +47,29 @@ def init(
     organization: Annotated[str, typer.Option(help="Operator of the depot.")] = "",
     days: Annotated[int, typer.Option(min=1, max=14_600, help="Days it lives.")] = 7300,
 ) -> None:
-    """Make the root of the depot. Keep `ca.key` off the gateway if you can.
+    """Make the depot's two roots: one for the gateway, one for the stations.
+
+    Apart, because the stations' key may lie on the gateway to sign what they ask for;
+    whoever takes it from there can be a station, but not a gateway.
 
     Example: `depot-agent pki init /root/depot-ca --organization "Bus Company"`
     """
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-    if (folder / CA_KEY).exists():
-        _fail(f"{folder / CA_KEY} is there: a second CA would make the first one's void")
-    try:
-        authority = Authority.make(name, organization, _now(), days)
-    except CertificateFault as fault:
-        _fail(str(fault))
-    _write(folder / CA_KEY, key_pem(authority.key), KEY_MODE, force=False)
-    _write(folder / CA, pem_of(authority.certificate), CERTIFICATE_MODE, force=False)
-    out.print(
-        f"{folder / CA}: install it at the stations as CentralSystemRootCertificate",
-        soft_wrap=True,
-    )
-    out.print(
-        f"{folder / CA_KEY}: whoever has it can be any station and any gateway",
-        soft_wrap=True,
-    )
+    there = [item for item in (CA, STATIONS_CA) if (folder / f"{item}.key").exists()]
+    if there:
+        _fail(f"{folder / there[0]}.key is there: a second CA would make the first void")
+    for base, title in ((CA, name), (STATIONS_CA, f"{name} (stations)")):
+        try:
+            authority = Authority.make(title, organization, _now(), days)
+        except CertificateFault as fault:
+            _fail(str(fault))
+        key, pem = key_pem(authority.key), pem_of(authority.certificate)
+        _write(folder / f"{base}.key", key, KEY_MODE, force=False)
+        _write(folder / f"{base}.pem", pem, CERTIFICATE_MODE, force=False)
+    _say(f"{folder / CA}.pem: install it at the stations (CentralSystemRootCertificate)")
+    _say(f"{folder / CA}.key: whoever has it can be any gateway; keep it off the gateway")
+    _say(f"{folder / STATIONS_CA}.pem and .key: client_ca, and [ocpp.pki] if the gateway")
+    _say("is to sign what stations ask for; whoever has the key can be any station")
 
 
 @pki_app.command()
@@ -75,14 +79,14 @@ def server(
         list[str],
         typer.Option(help="Name or address by which stations call; repeatable."),
     ],
-    days: Annotated[int, typer.Option(min=1, max=3650, help="Days they live.")] = 825,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days they live.")] = YEAR,
     force: ForceOption = False,
 ) -> None:
     """Make the gateway's two certificates: RSA for old stations, ECDSA for the rest.
 
     Example: `depot-agent pki server /root/depot-ca --host gateway.depot.example`
     """
-    authority = _authority(folder)
+    authority = _authority(folder, CA)
     for kind, is_rsa in (("rsa", True), ("ecdsa", False)):
         key = make_key(is_rsa=is_rsa)
         try:
@@ -94,12 +98,12 @@ def server(
         pem = pem_of(certificate)
         _write(base.with_suffix(".pem"), pem, CERTIFICATE_MODE, force=force)
     place = folder.absolute()
-    out.print("[ocpp.tls]", markup=False, soft_wrap=True)
-    out.print(f'certificate = "{place}/server-rsa.pem"', markup=False, soft_wrap=True)
-    out.print(f'private_key = "{place}/server-rsa.key"', markup=False, soft_wrap=True)
-    out.print(f'certificate_2 = "{place}/server-ecdsa.pem"', markup=False, soft_wrap=True)
-    out.print(f'private_key_2 = "{place}/server-ecdsa.key"', markup=False, soft_wrap=True)
-    out.print(f'client_ca = "{place}/{CA}"', markup=False, soft_wrap=True)
+    _say("[ocpp.tls]")
+    _say(f'certificate = "{place}/server-rsa.pem"')
+    _say(f'private_key = "{place}/server-rsa.key"')
+    _say(f'certificate_2 = "{place}/server-ecdsa.pem"')
+    _say(f'private_key_2 = "{place}/server-ecdsa.key"')
+    _say(f'client_ca = "{place}/{STATIONS_CA}.pem"')
 
 
 @pki_app.command()
@@ -109,14 +113,14 @@ def station(
         str, typer.Argument(metavar="STATION", help="Its id, or its serial number.")
     ],
     rsa: Annotated[bool, typer.Option("--rsa", help="RSA in place of ECDSA.")] = False,
-    days: Annotated[int, typer.Option(min=1, max=3650, help="Days it lives.")] = 365,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days it lives.")] = YEAR,
     force: ForceOption = False,
 ) -> None:
     """Make a key and a certificate for a station that cannot ask for one itself.
 
     Example: `depot-agent pki station /root/depot-ca CP-01`
     """
-    authority = _authority(folder)
+    authority = _authority(folder, STATIONS_CA)
     key = make_key(is_rsa=rsa)
     try:
         request = pem_of(make_request(key, station_id)).decode()
@@ -130,13 +134,13 @@ def station(
     _write(key_file, key_pem(key), KEY_MODE, force=force)
     _write(file, pem_of(certificate), CERTIFICATE_MODE, force=force)
     ends = facts_of(certificate).not_after
-    out.print(f"{file} and {key_file}: until {ends:%Y-%m-%d}", markup=False, soft_wrap=True)
+    _say(f"{file} and {key_file}: until {ends:%Y-%m-%d}")
 
 
-def _authority(folder: Path) -> Authority:
+def _authority(folder: Path, base: str) -> Authority:
     try:
-        certificate = (folder / CA).read_bytes()
-        return Authority.read(certificate, (folder / CA_KEY).read_bytes())
+        certificate = (folder / f"{base}.pem").read_bytes()
+        return Authority.read(certificate, (folder / f"{base}.key").read_bytes())
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}; `depot-agent pki init` makes a CA")
     except CertificateFault as fault:
@@ -158,6 +162,10 @@ def _write(file: Path, content: bytes, mode: int, *, force: bool) -> None:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _say(text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)
 
 
 def _now() -> datetime:
