@@ -105,6 +105,7 @@ class PolicySection(_Section):
     plan_max_age_s: float = Field(default=86400, gt=0)
     max_offline_s: int = Field(default=43_200, ge=60, le=604_800)
     wake_restart: bool = False
+    catch_up: bool = False
     goal_remote_stop: bool = False
 
 

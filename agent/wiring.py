@@ -129,6 +129,7 @@ def policy(settings: Settings) -> Policy:
         location_uid=settings.site.location_uid,
         offline_max_s=settings.policy.max_offline_s,
         wake_restart=settings.policy.wake_restart,
+        catch_up=settings.policy.catch_up,
         goal_remote_stop=settings.policy.goal_remote_stop,
     )
 

@@ -48,6 +48,7 @@ class Policy:
     registry_max_age: timedelta = timedelta(days=7)
     offline_max_s: int = 43_200
     wake_restart: bool = False
+    catch_up: bool = False
     goal_remote_stop: bool = False
 
 

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from agent.control.catchup import CatchUp
 from agent.control.depot import Depot
 from agent.control.wishes import Wish
 from agent.domain import account as accounts
@@ -71,6 +72,7 @@ class Minder:
     depot: Depot
     notes: list[tuple[Outlet, str]] = field(default_factory=list)
     """Lines for sessions' records; the power loop writes and empties them."""
+    catching: CatchUp = field(init=False)
     waking: dict[Outlet, WakeState] = field(default_factory=dict)
     plans: dict[Outlet, LocalPlan] = field(default_factory=dict)
     restarts: list[Outlet] = field(default_factory=list)
@@ -91,6 +93,10 @@ class Minder:
     _told_risk: set[SessionId] = field(default_factory=set)
     _wanting: dict[Outlet, tuple[Outlet, SessionId, datetime]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Begin with empty memories."""
+        self.catching = CatchUp(self.depot)
+
     # --- before the power is divided ----------------------------------------------------
 
     def begin(self) -> None:
@@ -108,6 +114,7 @@ class Minder:
         vehicle, schedule = self._slot(session)
         if asked.source == "unplanned" and vehicle is not None:
             asked = self._with_local_plan(outlet, session, vehicle, schedule, asked, now)
+        asked = self.catching.adjust(outlet, session, schedule, asked, now)
         window = self._window(vehicle, schedule, asked)
         if window is not None and now < window.closes_at:
             words = (
@@ -142,9 +149,10 @@ class Minder:
         if view is not None and view.share is not None and asked.source != "unmatched":
             given = view.share
         soc = session_soc.soc_now(session, now) if session.battery is not None else None
+        planned = asked.line if asked.plan_line is None else asked.plan_line
         goal = Goal(
             started_at=session.started_at,
-            line=asked.line if asked.source in ("plan", "local") else None,
+            line=planned if asked.source in ("plan", "local") else None,
             given=given,
             departs_at=schedule.departs_at if schedule is not None else None,
             target_soc=schedule.target_soc_percent if schedule is not None else None,
@@ -243,6 +251,7 @@ class Minder:
         self.waking.pop(outlet, None)
         self._overrides.pop(outlet, None)
         self.plans.pop(outlet, None)
+        self.catching.forget(outlet)
         if outlet in self.car_starts:
             self.car_starts.remove(outlet)
 

@@ -24,12 +24,16 @@ STATION = EvseId(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a session should draw from now on, and why; ``source`` in one word."""
+    """What a session should draw from now on, and why; ``source`` in one word.
+
+    ``plan_line`` is the plan's own curve where ``line`` was lifted to catch up.
+    """
 
     line: Curve
     window: PowerWindow
     source: str
     rules: tuple[str, ...]
+    plan_line: Curve | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Each: what the log, ``explain`` and the session record say.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,35 @@ async def test_a_bus_without_a_plan_of_the_cloud_gets_one_made_here(
     assert 20_000 < local_w < 40_000
     assert "a plan made here" in words
     assert told(logs, "local_plan_dropped")
+
+
+async def test_a_bus_that_fell_behind_under_a_low_cap_catches_up_where_it_may(
+    tmp_path: Path,
+) -> None:
+    """Only with ``policy.catch_up``, only in the plan's segments, under the cap."""
+    with structlog.testing.capture_logs() as logs:
+        async with yard(
+            tmp_path, stations=ONE, policy={"catch_up": True}, speed=360.0
+        ) as place:
+            depot = place.daemon.depot
+            wide = depot.policy.cap_w
+            depot.policy = replace(depot.policy, cap_w=30_000.0)
+            expect_bus(place, [(-1, 1.5, 60.0), (1.5, 9, 0.0)], departs_h=11, vehicle={})
+            station = place.station("CP-01")
+            await place.until(lambda: station.is_online)
+            await station.plug(1, a_bus())
+            await place.until(lambda: place.clock.now() > place.at(0.4))
+            early_w = station.outlets[1].power_w
+            depot.policy = replace(depot.policy, cap_w=wide)
+            depot.changed.set()
+            await place.until(lambda: station.outlets[1].power_w > 100_000)
+            words = explained(place)
+            await place.until(lambda: bool(told(logs, "catch_up_ended")))
+            await place.until(lambda: station.outlets[1].power_w < 61_000)
+            ended_h = (place.clock.now() - EVENING).total_seconds() / 3600
+            after_w = station.outlets[1].power_w
+
+    assert early_w <= 30_000
+    assert "behind the plan: it may take up to" in words
+    assert ended_h < 1.5
+    assert 55_000 < after_w <= 60_100

@@ -58,7 +58,9 @@ def a_session(at_s: float, power_w: float = 0.0) -> Session:
         plugged_at=NOW,
         started_at=NOW,
         match=MatchOutcome.UNIQUE,
-        transactions=(Transaction(key="7", transaction_id=TransactionId("7"), started_at=NOW),),
+        transactions=(
+            Transaction(key="7", transaction_id=TransactionId("7"), started_at=NOW),
+        ),
         meter=MeterState(power_w=power_w, power_at=after(at_s), soc_percent=40.0),
     )
 
