@@ -63,6 +63,8 @@ class CarFacts:
     lacks: frozenset[str] = frozenset()
     driver: str = ""
     commands_left: int = 0
+    state: CarState | None = None
+    state_at: datetime | None = None
 
 
 Facts = Callable[[str], Awaitable[CarFacts]]
@@ -126,6 +128,8 @@ class CarDesk:
         """Look up what is known of a car; asks nobody."""
         found = await self.facts_of(row.car.vehicle_id)
         self.facts[row.car.vehicle_id] = found
+        if found.state is not None and found.state_at is not None:
+            self.states.setdefault(row.car.vehicle_id, (found.state, found.state_at))
         vehicle_id = self.vehicle_of(row)
         if found.capacity_wh and vehicle_id is not None:
             self.sizes[vehicle_id] = found.capacity_wh

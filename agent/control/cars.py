@@ -8,7 +8,7 @@ not plugged in, or not recognised without doubt, is left in peace.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 
@@ -16,17 +16,16 @@ import structlog
 
 from agent.control.car_desk import CarDesk, CarRow, names, said
 from agent.control.car_limits import CarLimits
+from agent.control.car_sights import CarSights, care_of, time_of
 from agent.control.depot import Depot
 from agent.control.intake import Intake
-from agent.domain import car_care, events, session_soc, soc
+from agent.domain import car_care, events, soc
 from agent.domain.budget import BudgetSpent
-from agent.domain.car_care import Care, CarSight, ReadReason
+from agent.domain.car_care import Care, ReadReason
 from agent.domain.errors import CloudFault, StoreFault
-from agent.domain.events import ConnectorStatus
 from agent.domain.ids import Outlet, SessionId
-from agent.domain.session import Session, SessionPhase
+from agent.domain.session import Session
 from agent.domain.soc import SocSource
-from agent.domain.wake import DRAWS_W
 from agent.ports import (
     CarCommand,
     CarState,
@@ -43,11 +42,12 @@ LOOK_S = 5.0
 LOOK_FLOOR_S = 0.05
 SCOPE = "car-care"
 """Facts: what was asked in each open session, so that a restart asks nothing again."""
-SOC_MAY_COME = timedelta(seconds=120)
-"""After its start a station that gave SoC before has this long to give it again."""
+SCOPE_LIST, LIST = "car-connections", "list"
+LIST_EVERY = timedelta(days=1)
+LIST_AGAIN_S = 900.0
+"""A start-up check of credentials; a loop of restarts asks no more often."""
 CABLE_NEWS = timedelta(seconds=60)
 """A vehicle that says so long after the plug-in that no cable is in, is not this one."""
-FRESH_POWER = timedelta(minutes=5)
 
 Answered = Callable[[Outlet, str], None]
 TakeStarts = Callable[[], list[Outlet]]
@@ -72,10 +72,14 @@ class Cars:
     asked: asyncio.Event
     take_starts: TakeStarts
     answered: Answered
+    sights: CarSights = field(init=False)
     cares: dict[SessionId, Care] = field(default_factory=dict)
-    _stopped: dict[SessionId, datetime] = field(default_factory=dict)
     _watches: dict[SessionId, _Watch] = field(default_factory=dict)
     group: asyncio.TaskGroup | None = None
+
+    def __post_init__(self) -> None:
+        """Look at the depot of the desk."""
+        self.sights = CarSights(self.desk.depot)
 
     @property
     def depot(self) -> Depot:
@@ -87,6 +91,7 @@ class Cars:
         await self.load()
         async with asyncio.TaskGroup() as group:
             self.group = group
+            group.create_task(self._greet(), name="car-connections")
             while True:
                 try:
                     await self.look()
@@ -94,6 +99,38 @@ class Cars:
                     log.error("record_not_stored", reason=str(fault))
                 await self.desk.clock.sleep(LOOK_S)
                 await asyncio.sleep(LOOK_FLOOR_S)
+
+    async def _greet(self) -> None:
+        """Read the list of connected cars: free of any car's allowance, daily at most."""
+        known = (await self.store.facts(SCOPE_LIST)).get(LIST)
+        read_at = time_of(known.get("at")) if known is not None else None
+        while True:
+            now = self.desk.clock.now()
+            wait = LIST_EVERY - (now - read_at) if read_at is not None else timedelta()
+            if wait > timedelta():
+                await self.desk.clock.sleep(wait.total_seconds())
+            try:
+                await self._list()
+                read_at = self.desk.clock.now()
+                continue
+            except CloudFault as fault:
+                self.desk.health.failed(str(fault))
+            except StoreFault as fault:
+                log.error("record_not_stored", reason=str(fault))
+            await self.desk.clock.sleep(LIST_AGAIN_S)
+
+    async def _list(self) -> None:
+        found = await self.desk.cloud.connections()
+        self.desk.health.succeeded()
+        now = self.desk.clock.now()
+        body = {"at": now.isoformat(), "cars": len(found)}
+        await self.store.commit([FactSaved(scope=SCOPE_LIST, name=LIST, body=body)], now)
+        ids = {item.car.vehicle_id for item in found}
+        rows = list(self.desk.rows.values())
+        missing = sorted(row.car.vin for row in rows if row.car.vehicle_id not in ids)
+        log.info("cars_connected", cars=len(found), missing=missing)
+        for row in rows:
+            await self.desk.refresh(row)
 
     async def run_starts(self) -> None:
         """Start the vehicles that no station-side means woke."""
@@ -109,7 +146,7 @@ class Cars:
         """Take over what was asked before a restart."""
         await self.limits.load()
         for name, body in (await self.store.facts(SCOPE)).items():
-            care = _care_of(body)
+            care = care_of(body)
             if care is not None:
                 self.cares[SessionId(name)] = care
         for row in self.desk.rows.values():
@@ -125,7 +162,7 @@ class Cars:
             if row is None:
                 continue
             self._confirm(session, now)
-            sight = self._sight(session, now)
+            sight = self.sights.look(session, now)
             if row.car.vehicle_id in self.desk.busy:
                 continue
             if self.limits.is_due(session, now):
@@ -140,66 +177,7 @@ class Cars:
                 self.spawn(row, self.limits.restore(row))
         await self._forget(ids)
 
-    # --- what the world shows ---------------------------------------------------------
-
-    def _sight(self, session: Session, now: datetime) -> CarSight:
-        running = session.open_transaction
-        meter = session.meter
-        power_w = meter.power_w or 0.0
-        is_fresh = meter.power_at is not None and now - meter.power_at <= FRESH_POWER
-        is_charging = running is not None and is_fresh and power_w >= DRAWS_W
-        return CarSight(
-            plugged_at=session.plugged_at,
-            matched_at=session.matched_at or session.plugged_at,
-            station_soc=session_soc.gives_soc(session) or self._soc_may_come(session, now),
-            has_samples=running is not None and meter.power_at is not None,
-            is_charging=is_charging,
-            stopped_at=self._stopped_at(session, now, is_charging=is_charging),
-            soc=session_soc.soc_now(session, now),
-            target_percent=self._target(session),
-        )
-
-    def _soc_may_come(self, session: Session, now: datetime) -> bool:
-        """Whether a station that gave SoC in earlier sessions is still to begin."""
-        if session.started_at is not None and now - session.started_at > SOC_MAY_COME:
-            return False
-        others = self.depot.state(session.station_id).sessions.values()
-        return any(
-            item.meter.soc_first is not None
-            for item in others
-            if item.session_id != session.session_id
-        )
-
-    def _target(self, session: Session) -> float | None:
-        """What the plan or a goal wants, percent."""
-        if session.goal is not None and session.goal.soc_percent is not None:
-            return session.goal.soc_percent
-        schedule = (
-            self.depot.schedules.get(session.schedule_id) if session.schedule_id else None
-        )
-        return schedule.target_soc_percent if schedule is not None else None
-
-    def _stopped_at(
-        self, session: Session, now: datetime, *, is_charging: bool
-    ) -> datetime | None:
-        """Since when the vehicle or the station has ended charging, power being offered."""
-        session_id = session.session_id
-        if is_charging or session.meter.energy_wh <= 0:
-            self._stopped.pop(session_id, None)
-            return None
-        if session.phase is SessionPhase.FINISHED:
-            return self._stopped.setdefault(session_id, session.finished_at or now)
-        evse = self.depot.state(session.station_id).evses.get(session.evse_id)
-        view = self.depot.views.get((session.station_id, session.evse_id))
-        is_offered = view is not None and (view.allocated_w or 0.0) >= DRAWS_W
-        is_by_car = evse is not None and evse.status in (
-            ConnectorStatus.SUSPENDED_EV,
-            ConnectorStatus.FINISHING,
-        )
-        if is_by_car and is_offered:
-            return self._stopped.setdefault(session_id, now)
-        self._stopped.pop(session_id, None)
-        return None
+    # --- what the meter shows ---------------------------------------------------------
 
     def _confirm(self, session: Session, now: datetime) -> None:
         """Hold a start or stop against the station's meter."""
@@ -295,7 +273,7 @@ class Cars:
                 now=now,
             )
             await self._save(session, after)
-        await self.limits.seen(row, session, state, self._target(session))
+        await self.limits.seen(row, session, state, self.sights.target(session))
 
     async def _take_soc(self, session: Session, state: CarState, now: datetime) -> None:
         found = state.soc_percent
@@ -405,9 +383,9 @@ class Cars:
         for session_id in gone:
             del self.cares[session_id]
             self.limits.forget(session_id)
-        for kept in (self._stopped, self._watches):
-            for session_id in [item for item in kept if item not in opened]:
-                kept.pop(session_id, None)
+        self.sights.forget(opened)
+        for session_id in [item for item in self._watches if item not in opened]:
+            del self._watches[session_id]
         if gone:
             rows = [FactSaved(scope=SCOPE, name=item, body=None) for item in gone]
             await self.store.commit(rows, self.desk.clock.now())
@@ -419,30 +397,3 @@ def _is_elsewhere(state: CarState, session: Session) -> bool:
     if plugged is None or plugged.value or plugged.recorded_at is None:
         return False
     return plugged.recorded_at >= session.plugged_at + CABLE_NEWS
-
-
-def _care_of(body: Mapping[str, object]) -> Care | None:
-    """Read a stored memory; None for one that cannot be read."""
-    try:
-
-        def at(name: str) -> datetime | None:
-            found = body.get(name)
-            return datetime.fromisoformat(str(found)) if found else None
-
-        base = body.get("base_soc")
-        return Care(
-            session_id=SessionId(str(body["session_id"])),
-            reads=int(str(body.get("reads", 0))),
-            first_read_at=at("first_read_at"),
-            repeats=int(str(body.get("repeats", 0))),
-            is_fresh=body.get("is_fresh") is True,
-            base_soc=float(str(base)) if base is not None else None,
-            is_middle_read=body.get("is_middle_read") is True,
-            is_end_read=body.get("is_end_read") is True,
-            confirm_at=at("confirm_at"),
-            not_before=at("not_before"),
-            faults=int(str(body.get("faults", 0))),
-            is_given_up=body.get("is_given_up") is True,
-        )
-    except (KeyError, ValueError):
-        return None

@@ -230,41 +230,44 @@ def energy_at(meter: MeterState, at: datetime) -> float:
     return max(meter.energy_wh - after_wh, 0.0)
 
 
-def take(book: SocBook, new: SocAnchor, known: SocBattery | None) -> tuple[SocBook, float]:
-    """Take a measurement in; the new book and by how many points the SoC moved.
+def take(book: SocBook, new: SocAnchor, known: SocBattery | None) -> SocBook:
+    """Take a measurement in.
 
     A zero, or a value far from what was expected, waits for a second one that agrees;
     then the older ones are forgotten. What is older than the newest is passed over.
     """
     anchors, doubtful = book.anchors, book.doubtful
-    newest = anchors[-1] if anchors else None
-    if newest is not None and newest.sigma >= SIGMA_STALE > new.sigma:
-        return changed(book, anchors=(new,), doubtful=None), 0.0
-    if newest is not None and new.at <= newest.at:
-        return book, 0.0
-    if doubtful is not None and new.at <= doubtful.at:
-        return book, 0.0
-    if newest is None and new.percent == 0 and doubtful is None:
-        return changed(book, doubtful=new), 0.0
-    moved = 0.0
-    if newest is not None:
-        expected = estimate(book, new.energy_wh, known)
-        moved = new.percent - expected.percent if expected is not None else 0.0
-        sigma = expected.confidence / 2 if expected is not None else 0.0
-        gate = max(OUTLIER_POINTS, OUTLIER_SIGMAS * sqrt(sigma**2 + new.sigma**2))
-        is_blind = known is None and new.energy_wh - newest.energy_wh > UNKNOWN_SIZE_WH
-        if abs(moved) > gate and not is_blind:
-            if doubtful is None or not _agree(doubtful, new, known):
-                return changed(book, doubtful=new), 0.0
-            return changed(book, anchors=(doubtful, new), doubtful=None), moved
+    if not anchors:
+        if new.percent == 0 and (doubtful is None or new.at <= doubtful.at):
+            return changed(book, doubtful=doubtful or new)
+        return changed(book, anchors=(new,), doubtful=None)
+    newest = anchors[-1]
+    if newest.sigma >= SIGMA_STALE > new.sigma:
+        return changed(book, anchors=(new,), doubtful=None)
+    if new.at <= newest.at or (doubtful is not None and new.at <= doubtful.at):
+        return book
+    if _is_outlier(book, newest, new, known):
+        if doubtful is not None and _agree(doubtful, new, known):
+            return changed(book, anchors=(doubtful, new), doubtful=None)
+        return changed(book, doubtful=new)
     kept = (*anchors, new)
     if len(kept) > ANCHORS_MAX:
         kept = (kept[0], *kept[2:])
-    after = changed(book, anchors=kept, doubtful=None)
-    if newest is not None:
-        now = estimate(after, new.energy_wh, known)
-        moved = now.percent - (new.percent - moved) if now is not None else 0.0
-    return after, moved
+    return changed(book, anchors=kept, doubtful=None)
+
+
+def _is_outlier(
+    book: SocBook, newest: SocAnchor, new: SocAnchor, known: SocBattery | None
+) -> bool:
+    """Whether a measurement is further from what was expected than can be chance."""
+    if known is None and new.energy_wh - newest.energy_wh > UNKNOWN_SIZE_WH:
+        return False  # of a battery of unknown size nothing is expected
+    expected = estimate(book, new.energy_wh, known)
+    if expected is None:
+        return False
+    sigma = sqrt((expected.confidence / 2) ** 2 + new.sigma**2)
+    gate = max(OUTLIER_POINTS, OUTLIER_SIGMAS * sigma)
+    return abs(new.percent - expected.percent) > gate
 
 
 def estimate(
@@ -302,10 +305,15 @@ def estimate(
 
 
 def at_start(book: SocBook, known: SocBattery | None) -> float | None:
-    """What the SoC was when the session had no energy yet; None when nobody knows."""
+    """What the SoC was when the session had no energy yet; None when nobody knows.
+
+    A value from before the plug-in is none: it never starts a plan.
+    """
     if not book.anchors:
         return None
     first = book.anchors[0]
+    if first.sigma >= SIGMA_STALE:
+        return None
     if known is None:
         return first.percent if first.energy_wh <= UNKNOWN_SIZE_WH else None
     ratio = _run(book.anchors, known).ratio

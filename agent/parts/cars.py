@@ -144,6 +144,8 @@ class CarsPart(Part):
             lacks=known.lacks,
             driver=known.driver,
             commands_left=budget.commands_left,
+            state=known.state,
+            state_at=known.at,
         )
 
     async def _budget(self, car_id: str) -> Json:

@@ -34,7 +34,7 @@ def soc_reported(work: Work, event: events.SocReported) -> None:
         sigma=event.sigma,
     )
     before = session_soc.soc_now(session, work.now)
-    book, _ = soc.take(session.soc_book, anchor, session.battery)
+    book = soc.take(session.soc_book, anchor, session.battery)
     if book is session.soc_book:
         return
     session = work.save(changed(session, soc_book=book))
