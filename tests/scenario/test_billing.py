@@ -97,13 +97,13 @@ async def test_a_bus_without_account_waits_until_the_account_is_there_and_is_bil
             await place.until(lambda: limit_w(place) == 0 and place.grid_w() == 0)
             held = why(place)
             (waiting,) = place.sessions()
-            await place.passes(0.05)
+            await place.passes(0.02)
             energy_held_wh = place.sessions()[0].meter.energy_wh
 
             (tmp_path / "accounts.toml").write_text(ACME, encoding="utf-8")
             await place.until(lambda: place.grid_w() > 49_000)
             row: Any = await place.daemon.session(waiting.session_id)
-            await place.passes(0.05)
+            await place.passes(0.02)
             server.next = [LOSE, 503]
             await station.unplug(1)
             await place.until(lambda: len(server.booked) == 1)
@@ -121,7 +121,7 @@ async def test_a_bus_without_account_waits_until_the_account_is_there_and_is_bil
     assert set(server.keys()) == {waiting.session_id}
     bill = server.booked[waiting.session_id]
     assert (bill["account_id"], bill["vin"], bill["vehicle_id"]) == ("acme-7", VIN, "bus-1")
-    assert bill["energy_wh"] == stored["energy_wh"] > 2_000
+    assert bill["energy_wh"] == stored["energy_wh"] > 1_000
     assert (bill["ended_at"], bill["transactions"][0]["transaction_id"]) == (
         stored["ended_at"],
         stored["transaction_ids"][0],
@@ -193,7 +193,7 @@ async def test_policy_decides_what_a_vehicle_without_account_may_draw(
 async def test_charging_ends_at_the_prepaid_energy_by_the_meter(
     tmp_path: Path, server: BillingServer
 ) -> None:
-    prepaid = f'[[accounts]]\nid = "pre"\nvins = ["{VIN}"]\nprepaid_kwh = 4.0\n'
+    prepaid = f'[[accounts]]\nid = "pre"\nvins = ["{VIN}"]\nprepaid_kwh = 2.0\n'
     (tmp_path / "accounts.toml").write_text(prepaid, encoding="utf-8")
     options = billing(tmp_path, server, required=False)
     with structlog.testing.capture_logs() as logs:
@@ -206,14 +206,14 @@ async def test_charging_ends_at_the_prepaid_energy_by_the_meter(
             await place.until(lambda: bool(told(logs, "charge_goal_reached")))
             await place.until(lambda: place.grid_w() == 0)
             words = why(place)
-            await place.passes(0.05)
+            await place.passes(0.02)
             await station.unplug(1)
             await place.until(lambda: len(server.booked) == 1)
 
-    assert "the goal of account pre is reached: 4.0 kWh are charged" in words
+    assert "the goal of account pre is reached: 2.0 kWh are charged" in words
     assert len(told(logs, "charge_goal_reached")) == 1
     (bill,) = server.booked.values()
-    assert 4_000 <= bill["energy_wh"] < 5_500
+    assert 2_000 <= bill["energy_wh"] < 3_500
 
 
 async def test_a_daemon_that_dies_between_sending_and_noting_it_sends_the_same_key_again(
