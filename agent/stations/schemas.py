@@ -45,8 +45,10 @@ class Breach:
 def breach(version: str, name: str, payload: dict[str, Any]) -> Breach | None:
     """The first breach of a request's schema, or None. ``name`` as ``MeterValues``."""
     validator = _cache.get((version, name)) or _validator(version, name)
-    if validator.is_valid(payload):
-        return None
+    return None if validator.is_valid(payload) else _first(validator, payload)
+
+
+def _first(validator: Validator, payload: dict[str, Any]) -> Breach | None:
     for error in validator.iter_errors(payload):
         path = "/".join(str(part) for part in error.instance_path)
         return Breach(f"{path or '(top)'}: {error.message}"[:200])
@@ -54,8 +56,13 @@ def breach(version: str, name: str, payload: dict[str, Any]) -> Breach | None:
 
 
 def check_sent(version: str, name: str, payload: dict[str, Any]) -> None:
-    """Refuse to send what breaks its schema. Raises StationFault."""
-    found = breach(version, name, payload)
+    """Refuse to send what breaks its schema. Raises StationFault.
+
+    The value is not shown: what an operator sends may be a password.
+    """
+    if breach(version, name, payload) is None:
+        return
+    found = _first(_validator(version, name, mask="the value"), payload)
     if found is not None:
         raise StationFault(f"{name} would break its schema at {found.text}")
 
@@ -65,10 +72,10 @@ def is_action(version: str, action: str) -> bool:
     return action in ACTIONS[version]
 
 
-def _validator(version: str, name: str) -> Validator:
+def _validator(version: str, name: str, mask: str | None = None) -> Validator:
     key = (version, name)
     found = _cache.get(key)
-    if found is None:
+    if found is None or mask is not None:
         folder = files("ocpp").joinpath(FOLDERS[version], "schemas")
         file = name if version == V16 or name == SEND_ONLY else f"{name}Request"
         schema = orjson.loads(folder.joinpath(f"{file}.json").read_bytes().lstrip(BOM))
@@ -77,6 +84,8 @@ def _validator(version: str, name: str) -> Validator:
             if version == V16
             else jsonschema_rs.Draft6Validator
         )
+        if mask is not None:
+            return kind(schema, mask=mask)
         found = _cache.setdefault(key, kind(schema))
     return found
 

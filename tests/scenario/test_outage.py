@@ -179,18 +179,19 @@ async def depot(folder: Path) -> AsyncIterator[Depot]:
     cloud.load(**rows())
     with billing_server() as bills:
         async with StandinServer(cloud) as server:
-            settings = Settings(
-                site={"location_uid": LOCATION_UID, "cap_kw": 400.0},
-                ocpp={"host": "127.0.0.1", "port": 0},
-                stations=[{"id": f"CP-{index:02d}"} for index in range(STATIONS)],
-                chargeye={
+            content: dict[str, Any] = {
+                "site": {"location_uid": LOCATION_UID, "cap_kw": 400.0},
+                "ocpp": {"host": "127.0.0.1", "port": 0},
+                "stations": [{"id": f"CP-{index:02d}"} for index in range(STATIONS)],
+                "chargeye": {
                     "base_url": server.base_url,
                     "refresh_token": cloud.tokens.refresh_token,
                 },
-                billing={"webhook_url": bills.url},
-                store={"path": folder / "agent.db"},
-                web={"port": 0},
-            )
+                "billing": {"webhook_url": bills.url},
+                "store": {"path": folder / "agent.db"},
+                "web": {"port": 0},
+            }
+            settings = Settings(**content)
             yield Depot(clock, cloud, bills, settings, None)  # type: ignore[arg-type]
 
 
