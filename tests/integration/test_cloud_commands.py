@@ -40,6 +40,7 @@ class Desk:
 
     depot: Yard
     config: Path
+    log: list[Any]
 
     async def run(self, *command: str, text: str | None = None) -> Result:
         arguments = [*command, "--config", str(self.config)]
@@ -59,9 +60,9 @@ class Desk:
 @asynccontextmanager
 async def desk(folder: Path, speed: float = SPEED) -> AsyncIterator[Desk]:
     # The daemon's log would stand between the lines that a command prints.
-    with capture_logs():
+    with capture_logs() as log:
         async with yard(folder, stations=[STATION], speed=speed) as depot:
-            yield Desk(depot, _config(folder))
+            yield Desk(depot, _config(folder), log)
 
 
 def _config(folder: Path) -> Path:
@@ -434,7 +435,7 @@ async def test_patched_schedules_are_named_and_so_are_the_skipped_ones(
 
 
 async def test_sessions_are_held_against_the_clouds_transactions(tmp_path: Path) -> None:
-    async with desk(tmp_path) as here:
+    async with desk(tmp_path, speed=480) as here:
         depot = here.depot
         station = depot.station("CP-01")
         await depot.installed()
@@ -536,6 +537,37 @@ async def test_a_bus_that_only_v2icp_knows_is_matched_by_its_vin(tmp_path: Path)
     assert ("vin", "VIN-OF-BUS-1", "v2icp") in {
         (e["kind"], e["value"], e["source"]) for e in session["match_evidence"]
     }
+
+
+async def test_registry_and_v2icp_that_disagree_are_told_once_and_match_nobody(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path, speed=600) as here:
+        depot = here.depot
+        station = depot.station("CP-01")
+        await depot.installed()
+        bus = depot.add_bus(1, [(-1, 11, 60.0)])
+        depot.cloud.load(vehicles=[vehicle_json("bus-2")])
+        depot.cloud.v2icp_said("bus-2", {"seq": 0}, mac=MAC, vin="VIN-OF-BUS-2")
+        await station.plug(1, bus)
+        await depot.until(lambda: any(s.match == "ambiguous" for s in depot.sessions()))
+        polls = len(depot.cloud.requests.matching("GET", "/vehicles"))
+        await depot.until(
+            lambda: len(depot.cloud.requests.matching("GET", "/vehicles")) > polls + 3
+        )
+        (session,) = await here.ask("sessions")
+        warnings = [row for row in here.log if row["event"] == "registry_row_odd"]
+        refused = await here.run(
+            *("vehicles", "enrol", MAC, "--vehicle", "bus-2", "--yes", "--force")
+        )
+
+    assert session["vehicle_id"] is None
+    assert "bus-1" in session["match_reason"]
+    assert "bus-2" in session["match_reason"]
+    assert len(warnings) == 1
+    assert "correct chargingPorts" in warnings[0]["reason"]
+    assert refused.exit_code == 1
+    assert "bus-1" in refused.output
 
 
 def test_every_command_shows_an_example() -> None:

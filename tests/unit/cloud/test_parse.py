@@ -106,6 +106,78 @@ def test_a_vehicle_is_read_wrapped_and_bare(row: dict[str, Any]) -> None:
     assert set(vehicle.macs) == {MAC}
 
 
+def test_what_a_bus_says_by_v2icp_is_read_beside_and_inside_the_vehicle() -> None:
+    """13.3: the outer object wins; an older description had the odometer as text."""
+    word = {
+        "evMacAddress": "04:E7:7E:00:F0:FA:00:00",
+        "vin": "V1",
+        "odometer": "123456",
+        "timestamp": "2026-01-15T18:00:00Z",
+    }
+    inner = word | {"vin": "V0", "odometer": 5}
+    outside = vehicle_of({"vehicle": {"id": "b", "v2icp": inner}, "v2icp": word})
+    inside = vehicle_of({"vehicle": {"id": "b", "v2icp": inner}})
+
+    assert outside.v2icp is not None
+    assert (outside.v2icp.vin, outside.v2icp.mac, outside.vin) == ("V1", MAC, "V1")
+    assert (outside.v2icp.at, outside.v2icp.odometer_km) == (NOW, 123_456)
+    assert inside.v2icp is not None
+    assert (inside.v2icp.vin, inside.v2icp.odometer_km) == ("V0", 5)
+
+
+@pytest.mark.parametrize("word", [None, [], {}, {"vin": 5}, {"odometer": 7}, "x"])
+def test_a_word_that_names_nobody_is_none(word: Any) -> None:
+    assert vehicle_of({"vehicle": {"id": "b"}, "v2icp": word}).v2icp is None
+
+
+def test_wishes_for_a_bus_are_read_as_far_as_they_can_be() -> None:
+    row = {"interiorHvac": "HotWaterAndHeating", "preconditioning": True}
+    full = vehicle_of({"id": "b", "v2icpParameters": row | {"ambientTemp": -5.5}})
+    odd = vehicle_of(
+        {"id": "b", "v2icpParameters": {"preconditioning": "on", "ambientTemp": 900}}
+    )
+
+    assert full.heating is not None
+    assert (full.heating.is_wanted, full.heating.interior) == (True, "HotWaterAndHeating")
+    assert full.heating.ambient_c == -5.5
+    assert odd.heating is not None
+    assert (odd.heating.is_wanted, odd.heating.ambient_c) == (None, None)
+    assert vehicle_of({"id": "b", "v2icpParameters": None}).heating is None
+
+
+def test_an_inactive_port_matches_nothing_but_is_remembered() -> None:
+    other = "04:E7:7E:00:F0:FB"
+    ports = [{"macAddress": MAC}, {"macAddress": other, "inactive": True}]
+    vehicle = vehicle_of({"id": "b", "chargingPorts": ports})
+
+    assert (set(vehicle.macs), set(vehicle.idle_macs)) == ({MAC}, {"04E77E00F0FB"})
+
+
+def test_what_the_bus_needs_before_it_leaves_is_read_from_the_plan() -> None:
+    """6.3: milliseconds and kilowatt-hours; a change of it is news."""
+
+    def plan_with(needs: Any) -> Schedule:
+        plan = {"segments": [a_segment()], "schedule": {"ev": {"preconditioning": needs}}}
+        return schedule_of(a_row(plan=plan))
+
+    full = plan_with(
+        {
+            "batteryPreconditioningTimeMs": 600_000,
+            "vehiclePreconditioningTimeMs": 1_800_000,
+            "vehiclePreconditioningEnergykWh": 9.5,
+        }
+    )
+    odd = plan_with({"batteryPreconditioningTimeMs": 1e12, "other": 1})
+
+    assert full.plan is not None
+    assert full.plan.preconditioning is not None
+    asked = full.plan.preconditioning
+    assert (asked.battery_s, asked.vehicle_s, asked.vehicle_wh) == (600, 1800, 9500)
+    assert odd.plan is not None
+    assert odd.plan.preconditioning is None
+    assert full.fingerprint != odd.fingerprint
+
+
 def test_letter_case_is_copied_exactly() -> None:
     """1.2: the documented spelling counts, a neighbour's does not."""
     right = vehicle_of(
