@@ -15,6 +15,7 @@ from agent.domain.allocator import Node
 from agent.domain.billing import BillingRules, Grant
 from agent.domain.capability import Capabilities, StationTraits
 from agent.domain.curve import Curve
+from agent.domain.efficiency import Efficiency, used
 from agent.domain.identity import Vehicle
 from agent.domain.ids import (
     EvseId,
@@ -127,6 +128,7 @@ class Depot:
     views: dict[Outlet, OutletView] = field(default_factory=dict)
     witnesses: dict[Outlet, Witness] = field(default_factory=dict)
     writes: dict[StationId, Writes] = field(default_factory=dict)
+    efficiencies: dict[StationId, Efficiency] = field(default_factory=dict)
     site_load: SiteLoad | None = None
     registry: dict[VehicleId, Vehicle] = field(default_factory=dict)
     registry_at: datetime | None = None
@@ -192,8 +194,9 @@ class Depot:
 
     def grid_factor(self, station_id: StationId) -> float:
         """Grid-side watts per watt at the outlet."""
-        is_dc = self.traits_of(station_id).is_dc
-        return 1.0 / self.policy.efficiency if is_dc else 1.0
+        if not self.traits_of(station_id).is_dc:
+            return 1.0
+        return 1.0 / used(self.policy.efficiency, self.efficiencies.get(station_id))
 
     def writes_today(self, station_id: StationId, now: datetime) -> int:
         """How many profiles and keys were written to a station on this day (UTC)."""

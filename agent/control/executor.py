@@ -15,6 +15,7 @@ from datetime import datetime
 import structlog
 
 from agent.control.billing import granted
+from agent.control.calibration import Calibration
 from agent.control.defaults import Defaults
 from agent.control.depot import WRITES_MAX, Depot, OutletView
 from agent.control.explain import Diary
@@ -81,6 +82,7 @@ class Executor:
         self.proofs = Proofs(
             depot, store, stations, clock, ladders=self.ladders, sender=self.sender
         )
+        self.calibration = Calibration(depot, store, clock)
         self.passes = 0
         self.last_pass_at: datetime | None = None
 
@@ -92,6 +94,7 @@ class Executor:
     async def run(self) -> None:
         """Work until cancelled."""
         await self.proofs.load()
+        await self.calibration.load()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tick(), name="executor-tick")
             while True:
@@ -189,6 +192,7 @@ class Executor:
     ) -> None:
         """Add what a running transaction wants, and by which rules."""
         depot, station_id = self._depot, outlet[0]
+        self.calibration.look(outlet, session)
         form = base_form(depot, *outlet)
         asked = wish(
             depot, session, outlet, form, now, may_pause=self.minder.may_pause(outlet)
@@ -244,6 +248,8 @@ class Executor:
         self.minder.notes.clear()
         if self.ladders.has_unsaved:
             tasks.create_task(self.sender.save_ladders(), name="ladders")
+        if self.calibration.has_unsaved:
+            tasks.create_task(self.calibration.save(), name="efficiency")
         for outlet in self.minder.restarts:
             tasks.create_task(self._restart(outlet), name="restart")
         self.minder.restarts.clear()

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from agent.control.depot import Depot
 from agent.control.ladders import shown
+from agent.domain import efficiency
 from agent.domain.curve import value_at
 from agent.domain.ids import EvseId, Outlet, StationId
 from agent.domain.proof import level_of
@@ -101,6 +102,10 @@ def explain(
     if is_running and witness is not None and witness.agrees is False:
         reasons.append(f"its composite schedule allows {witness.words}")
     reasons += list(reversed(rules))
+    measured = depot.efficiencies.get(station_id)
+    if depot.traits_of(station_id).is_dc and measured is not None:
+        said = efficiency.words(depot.policy.efficiency, measured)
+        reasons += [said] if said else []
     if depot.site_load is not None:
         reasons.append(depot.site_load.words)
     return {

@@ -12,6 +12,7 @@ from agent.control.health import CloudHealth
 from agent.control.ladders import shown
 from agent.domain import session_soc
 from agent.domain.curve import value_at
+from agent.domain.efficiency import used
 from agent.domain.identity import MatchOutcome, V2icpWord, Vehicle
 from agent.domain.ids import EvseId, StationId, TransactionId
 from agent.domain.plan import Preconditioning, Schedule
@@ -55,10 +56,24 @@ def _station(
         "max_w": depot.traits_of(station_id).rated_w,
         "default_w": depot.power_of((station_id, EvseId(0))).default_w,
         "ladder": shown(depot, station_id),
+        "efficiency": _efficiency(depot, station_id),
         "limit_writes_today": depot.writes_today(station_id, now),
         "evses": [
             _evse(depot, station_id, evse, now) for evse in depot.outlets(station_id)
         ],
+    }
+
+
+def _efficiency(depot: Depot, station_id: StationId) -> Json | None:
+    """Of DC: what counts, what was configured, what was measured so far."""
+    if not depot.traits_of(station_id).is_dc:
+        return None
+    known, configured = depot.efficiencies.get(station_id), depot.policy.efficiency
+    learned = known.learned if known is not None else None
+    return {
+        "used": round(used(configured, known), 3),
+        "configured": configured,
+        "learned": None if learned is None else round(learned, 3),
     }
 
 

@@ -62,6 +62,7 @@ class MeterState:
     soc_first: float | None = None
     doubtful_soc: float | None = None
     history: tuple[HistorySlot, ...] = ()
+    inlet_w: float | None = None
 
 
 def baseline(state: MeterState, register_wh: float | None, at: datetime) -> MeterState:
@@ -113,6 +114,7 @@ def add_reading(
         soc_first,
         doubtful_soc,
         history,
+        reading.inlet_w if reading.power_w is not None else None,
     )
     return new, anomaly
 

@@ -258,6 +258,11 @@ EVENTS: dict[str, LogEvent] = {
         "info",
         "a model's composite schedules say more than its power shows; they count no more",
     ),
+    "efficiency_learned": LogEvent(
+        "info",
+        "a DC station's efficiency was measured on both of its sides; where it is below "
+        "the configured one it counts for the cap",
+    ),
     "limit_writes_many": LogEvent(
         "warning",
         "very many charging profiles were written to a station today; raises are spared",
@@ -363,7 +368,7 @@ EVENTS: dict[str, LogEvent] = {
     "outbox_resent": LogEvent("info", "a technician had a message sent again"),
     "outbox_dropped": LogEvent("warning", "a technician gave a message up"),
     "smartcar_called": LogEvent(
-        "debug", "a request to Smartcar; `request_id` is what its support asks for"
+        "info", "a request to Smartcar; `request_id` is what its support asks for"
     ),
     "smartcar_store_found_empty": LogEvent(
         "warning",
