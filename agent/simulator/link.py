@@ -7,6 +7,7 @@ import base64
 import random
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake
@@ -113,7 +114,7 @@ class Link(ABC):
             pair = base64.b64encode(f"{config.station_id}:{password}".encode())
             headers["Authorization"] = f"Basic {pair.decode()}"
         return connect(
-            f"{config.url.rstrip('/')}/{config.station_id}",
+            f"{config.url.rstrip('/')}/{quote(config.station_id, safe='')}",
             subprotocols=[Subprotocol(config.subprotocol)],
             additional_headers=headers,
             compression="deflate" if config.is_2x else None,
