@@ -18,6 +18,7 @@ from agent.cloud.smartcar_base import (
     SmartcarClient,
     part_of,
 )
+from agent.cloud.smartcar_cars import READ
 from agent.cloud.smartcar_errors import ApiError, error_in
 from agent.cloud.smartcar_http import LONG_S, Answer
 from agent.cloud.smartcar_options import SmartcarOptions
@@ -145,6 +146,8 @@ class Smartcar(SmartcarClient):
                 if kind is Kind.READ:
                     raise
                 # A later page: what came so far is worth more than nothing.
+                if isinstance(error, RefusedError):
+                    await self._lessons.learn(car, error.error, READ)
                 log.info("smartcar_read_cut_short", car=car.vehicle_id, reason=str(error))
                 break
             except ValueError as error:

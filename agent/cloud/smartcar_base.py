@@ -240,11 +240,11 @@ class SmartcarClient(ABC):
                 silence_s=request.silence_s,
             )
         except UnheardError as error:
-            log.debug(
+            log.info(
                 "smartcar_called", kind=name, car=vehicle_id, status=0, reason=str(error)
             )
             raise RefusedError(unheard(str(error))) from error
-        log.debug(
+        log.info(
             "smartcar_called",
             kind=name,
             car=vehicle_id,

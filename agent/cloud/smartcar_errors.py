@@ -220,6 +220,8 @@ BY_STATUS: Mapping[int, Rule] = {
 UNHEARD = _row(0, "", Action.PASSING, 60, is_unsure=True)
 """A network error or our own time-out: reads once more after 60 s."""
 _OTHER_SERVER = _row(500, "", Action.PASSING, 60, 300, 900, holds=_CAR, is_unsure=True)
+_REDIRECT = _row(300, "", Action.PASSING, 300)
+"""Nobody follows it: a captive portal, or an address that has moved."""
 _OTHER = _row(400, "", Action.BUG)
 
 
@@ -239,6 +241,8 @@ def rule_of(error: ApiError) -> Rule:
         return by_type
     if error.http_status in BY_STATUS:
         return BY_STATUS[error.http_status]
+    if 300 <= error.http_status <= 399:  # noqa: PLR2004
+        return _REDIRECT
     return _OTHER_SERVER if error.http_status >= FIRST_SERVER_FAULT else _OTHER
 
 

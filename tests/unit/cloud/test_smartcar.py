@@ -316,6 +316,10 @@ async def test_what_came_before_a_page_that_fails_is_used() -> None:
     async with bench.client() as cloud:
         state = await cloud.read(CAR)
 
+        assert (await cloud.budget("v-1")).next_at == NOW + timedelta(seconds=120)
+        bench.clock.pass_s(30)
+        assert (await cloud.command(CAR, START)).code == "BUDGET:WAITING"
+
     assert state.soc_percent is not None
     assert state.vin == ""
 

@@ -108,6 +108,7 @@ CATALOGUE: list[tuple[int, str, Action, tuple[float, ...], Holds, bool]] = [
     (409, "", Action.STATE, NONE, Holds.NOTHING, False),
     (429, "", Action.PAUSE_ALL, (30.0,), Holds.NOTHING, False),
     (430, "", Action.MONTH_SPENT, NONE, Holds.NOTHING, False),
+    (302, "", Action.PASSING, (5 * MIN,), Holds.NOTHING, False),
     (418, "NEW:THING", Action.BUG, NONE, Holds.NOTHING, False),
     (502, "", Action.PASSING, (5 * MIN, 20 * MIN), Holds.CAR, True),
     (503, "", Action.PASSING, (MIN, 5 * MIN, 15 * MIN), Holds.CAR, True),
