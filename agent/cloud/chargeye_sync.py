@@ -41,13 +41,17 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncPlan:
-    """What would be done. ``mark`` names this view and this wish together."""
+    """What would be done. ``mark`` names this view and this wish together.
+
+    ``templates`` are known recurring schedules that the wish does not name.
+    """
 
     created: tuple[Json, ...]
     updated: tuple[Update, ...]
     unchanged: tuple[SlotRow, ...]
     deleted: tuple[SlotRow, ...]
     mark: str
+    templates: tuple[SlotRow, ...] = ()
 
     @property
     def is_done(self) -> bool:
@@ -87,6 +91,8 @@ def plan_sync(
 ) -> SyncPlan:
     """Work out what ``replaceFutureSchedules`` would do with ``posted`` at ``now``.
 
+    ``known`` may hold templates: they are matched by a template's departure, and what
+    becomes of one that is not posted is not documented, so that none is foretold gone.
     Raises ValueError where that is anybody's guess: two slots run at once and neither
     has the departure of the posted one that runs.
     """
@@ -94,10 +100,16 @@ def plan_sync(
     left = list(dated)
     found: dict[int, SlotRow] = {}
     for number, row in enumerate(posted):
-        if row.get("recurrenceRule"):
-            continue
         departs_at = read_time(row.get("plannedDepartureTime"))
-        match = next((slot for slot in left if slot.departs_at == departs_at), None)
+        recurs = bool(row.get("recurrenceRule"))
+        match = next(
+            (
+                s
+                for s in left
+                if s.departs_at == departs_at and bool(s.recurrence) == recurs
+            ),
+            None,
+        )
         if match is not None:
             found[number] = match
             left.remove(match)
@@ -119,9 +131,12 @@ def plan_sync(
         updated=tuple(updated),
         unchanged=tuple(unchanged),
         deleted=tuple(
-            slot for slot in left if slot.departs_at is not None and slot.departs_at > now
+            slot
+            for slot in left
+            if not slot.recurrence and slot.departs_at is not None and slot.departs_at > now
         ),
         mark=_mark(vehicle_id, dated, posted),
+        templates=tuple(slot for slot in left if slot.recurrence),
     )
 
 
@@ -176,7 +191,7 @@ def _spans(row: Json, now: datetime) -> bool:
 
 def _running(slots: Sequence[SlotRow], now: datetime) -> SlotRow | None:
     """The running slot, else the one that ended a moment ago."""
-    timed = [(s.arrives_at, s.departs_at, s) for s in slots]
+    timed = [(s.arrives_at, s.departs_at, s) for s in slots if not s.recurrence]
     known = [(a, d, s) for a, d, s in timed if a is not None and d is not None]
     running = [slot for arrives, departs, slot in known if arrives <= now < departs]
     recent = [slot for _, departs, slot in known if now - RECENT < departs <= now]

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from agent.cloud.chargeye_parse import read_time
-from agent.cloud.chargeye_rows import Posted, SlotRow
+from agent.cloud.chargeye_rows import Posted, SlotRow, SlotsRead
 from agent.cloud.chargeye_sync import (
     SyncPlan,
     differences,
@@ -124,7 +124,7 @@ class ScheduleOperations:
         vehicle_id = text_of(arguments, "vehicle")
         rows, notes = self._rows(arguments, vehicle_id)
         async with self._one_writer:
-            known = (await self._desk.ops.vehicle_schedules(vehicle_id)).slots
+            known = await self._known(vehicle_id)
             fresh = [row for row in rows if not any(same_slot(slot, row) for slot in known)]
             present = [
                 slot.schedule_id for slot in known if any(same_slot(slot, r) for r in rows)
@@ -155,7 +155,7 @@ class ScheduleOperations:
                 raise
             lost = fault
         known = {slot.schedule_id for slot in before}
-        after = (await ops.vehicle_schedules(vehicle_id)).slots
+        after = await self._known(vehicle_id)
         new = [slot for slot in after if slot.schedule_id not in known]
         lacking = missing(new, rows)
         ids = [
@@ -163,17 +163,27 @@ class ScheduleOperations:
             for slot in new
             if any(not differences(slot.row, row) for row in rows)
         ]
-        if any(row.get("recurrenceRule") for row in lacking):
-            # Templates are not in the vehicle's list: whether they came cannot be seen.
+        if any(self._is_out_of_sight(row) for row in lacking):
             raise OperationRefused(
                 f"{lost}; whether the recurring schedules were taken is not known: look "
-                "with `depot-agent schedules list --recurring` before you repeat it",
+                "in ChargEye before you repeat it",
                 status=502,
             )
         if lacking:
             more = await ops.post_schedules(vehicle_id, lacking, replace=False)
             ids += [*more.ids]
         return _Sent(posted=Posted(ids=tuple(ids), removed=()), was_lost=True)
+
+    async def _known(self, vehicle_id: str) -> Sequence[SlotRow]:
+        """A vehicle's slots, with its templates, which only its location lists (6.1)."""
+        own = await self._desk.ops.vehicle_schedules(vehicle_id)
+        place = await self._desk.ops.location_schedules(self._desk.location_uid)
+        return _with_templates(own, place, vehicle_id)
+
+    def _is_out_of_sight(self, row: Json) -> bool:
+        """A template of another location: no list that is read here would show it."""
+        is_here = row.get("locationUid") == self._desk.location_uid
+        return bool(row.get("recurrenceRule")) and not is_here
 
     async def sync(self, arguments: Arguments) -> Json:
         """Make a list all that is upcoming; without ``apply`` only what would be done.
@@ -232,8 +242,9 @@ class ScheduleOperations:
                 "synchronisation would delete what is not seen. Add or patch instead",
                 status=CONFLICT,
             )
+        known = _with_templates(own, of_location, vehicle_id)
         try:
-            return plan_sync(own.slots, rows, self._desk.now(), vehicle_id=vehicle_id)
+            return plan_sync(known, rows, self._desk.now(), vehicle_id=vehicle_id)
         except ValueError as error:
             raise OperationRefused(
                 f"{error}: give it the departure of one of them, or use `schedules patch`",
@@ -273,7 +284,8 @@ class ScheduleOperations:
                 raise
             lost = fault
         again = await self._planned(vehicle_id, rows)
-        if again.is_done or _only_templates(again):
+        is_rest_done = not again.updated and not again.deleted
+        if is_rest_done and all(self._is_out_of_sight(row) for row in again.created):
             removed = tuple(slot.schedule_id for slot in plan.deleted)
             ids = tuple(slot.schedule_id for slot in again.unchanged)
             return _Sent(posted=Posted(ids=ids, removed=removed), was_lost=True)
@@ -321,7 +333,18 @@ class ScheduleOperations:
             raise OperationRefused(str(error)) from error
 
 
+def _with_templates(own: SlotsRead, place: SlotsRead, vehicle_id: str) -> list[SlotRow]:
+    """A vehicle's slots and its templates, wherever those were listed, each once."""
+    templates = [slot for slot in place.recurring if slot.vehicle_id == vehicle_id]
+    rows = [*own.slots, *own.recurring, *templates]
+    return list({slot.schedule_id: slot for slot in rows}.values())
+
+
 def _told(plan: SyncPlan, vehicle_id: str, notes: Sequence[str]) -> Json:
+    if plan.templates:
+        names = ", ".join(slot.schedule_id for slot in plan.templates)
+        text = f"the recurring schedules {names} are not in the list: whether they stay "
+        notes = [*notes, text + "is not documented"]
     return {
         "vehicle_id": vehicle_id,
         "view": plan.mark,
@@ -339,12 +362,6 @@ def _told(plan: SyncPlan, vehicle_id: str, notes: Sequence[str]) -> Json:
 
 def _pairs(fields: dict[str, tuple[object, object]]) -> Json:
     return {name: [old, new] for name, (old, new) in fields.items()}
-
-
-def _only_templates(plan: SyncPlan) -> bool:
-    """Whether only recurring ones seem to be missing, which no vehicle's list shows."""
-    is_rest_done = not plan.updated and not plan.deleted
-    return is_rest_done and all(row.get("recurrenceRule") for row in plan.created)
 
 
 def _refuse_equal_departures(rows: Sequence[Json]) -> None:
