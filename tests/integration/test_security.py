@@ -110,7 +110,7 @@ def _old_tls(pki: Pki, version: ssl.TLSVersion) -> ssl.SSLContext:
     return context
 
 
-async def test_what_is_no_tls_1_2_is_refused(pki: Pki, tmp_path: Path) -> None:
+async def test_a11_what_is_no_tls_1_2_is_refused(pki: Pki, tmp_path: Path) -> None:
     """A11: TLS 1.1 and below, whatever suites are offered."""
     async with depot(tmp_path, [row(profile=2)], tls=pki.tls()) as place:
         for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
@@ -126,7 +126,7 @@ async def test_what_is_no_tls_1_2_is_refused(pki: Pki, tmp_path: Path) -> None:
     assert good == 101
 
 
-async def test_certificates_that_are_not_the_stations_open_nothing(
+async def test_a11_certificates_that_are_not_the_stations_open_nothing(
     pki: Pki, tmp_path: Path
 ) -> None:
     """A11: none, another CA's, one that has ended, another station's."""
@@ -186,7 +186,7 @@ async def test_a_certificate_may_name_a_station_by_its_certificate_name_or_seria
 
 
 @pytest.mark.parametrize("profile", [2, 3])
-async def test_a_station_of_profile_2_or_3_is_refused_without_tls(
+async def test_a6_a_station_of_profile_2_or_3_is_refused_without_tls(
     profile: int, pki: Pki, tmp_path: Path
 ) -> None:
     """SEC-04: not even with the right password."""
@@ -228,7 +228,7 @@ async def test_another_device_under_a_stations_id_is_sent_away(
 # --- profiles never fall ---------------------------------------------------------------
 
 
-async def test_a_profile_that_was_proved_is_the_least_from_then_on(
+async def test_a6_a_profile_that_was_proved_is_the_least_from_then_on(
     pki: Pki, tmp_path: Path
 ) -> None:
     """A05.FR.09, over a restart too; the configuration alone lets it fall."""
@@ -345,7 +345,7 @@ async def test_new_certificates_are_served_after_a_reload_and_no_link_drops(
     assert links == 1
 
 
-async def test_what_a_reload_takes_back_ends_within_seconds(
+async def test_a10_what_a_reload_takes_back_ends_within_seconds(
     pki: Pki, tmp_path: Path
 ) -> None:
     """A10: another password, and a certificate on the revocation list."""
