@@ -7,7 +7,7 @@ doubt: anything else would wake it for nothing, or move a vehicle that stands el
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -100,7 +100,7 @@ class CarOperations:
         operations.add("cars.start", self.start)
         operations.add("cars.stop", self.stop)
 
-    async def list(self, _: Arguments) -> object:
+    async def list(self, _: Arguments) -> Sequence[Json]:
         """All configured cars, from memory: nobody is asked."""
         return [await self._shown(row) for row in self.desk.rows.values()]
 

@@ -246,6 +246,7 @@ def take(book: SocBook, new: SocAnchor, known: SocBattery | None) -> SocBook:
         return changed(book, anchors=(new,), doubtful=None)
     if new.at <= newest.at or (doubtful is not None and new.at <= doubtful.at):
         return book
+    new = changed(new, energy_wh=max(new.energy_wh, newest.energy_wh))  # it never falls
     if _is_outlier(book, newest, new, known):
         if doubtful is not None and _agree(doubtful, new, known):
             return changed(book, anchors=(doubtful, new), doubtful=None)
