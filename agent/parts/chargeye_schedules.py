@@ -192,7 +192,10 @@ class ScheduleOperations:
         that is too old, is refused.
         """
         vehicle_id = text_of(arguments, "vehicle")
-        rows, notes = self._rows(arguments, vehicle_id)
+        given, notes = self._rows(arguments, vehicle_id)
+        rows = [row for row in given if not _has_departed(row, self._desk.now())]
+        if len(rows) < len(given):
+            notes = [*notes, "departed schedules were left out: they stay as they are"]
         _refuse_equal_departures(rows)
         async with self._one_writer:
             plan = await self._planned(vehicle_id, rows)
@@ -362,6 +365,12 @@ def _told(plan: SyncPlan, vehicle_id: str, notes: Sequence[str]) -> Json:
 
 def _pairs(fields: dict[str, tuple[object, object]]) -> Json:
     return {name: [old, new] for name, (old, new) in fields.items()}
+
+
+def _has_departed(row: Json, now: datetime) -> bool:
+    """Whether a dated slot is over: what a synchronisation does to it is not told."""
+    at = read_time(row["plannedDepartureTime"])
+    return at is not None and at <= now and not row.get("recurrenceRule")
 
 
 def _refuse_equal_departures(rows: Sequence[Json]) -> None:

@@ -8,8 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agent.demo import EVENING
 from agent.standin.faults import Fault
 from agent.standin.fixtures import mac_of, schedule_json, vehicle_json
@@ -92,17 +90,12 @@ async def test_a_port_out_of_use_is_put_in_use_again_with_all_that_it_had(
     assert here.cloud.vehicles["bus-1"]["chargingPorts"] == [port | {"inactive": False}]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
+async def test_no_write_gives_a_vehicle_anothers_address(tmp_path: Path) -> None:
+    wishes: list[dict[str, Any]] = [
         {"chargingPorts": [{"macAddress": mac_of(2)}]},
         {"chargingPorts": [{"macAddress": mac_of(3), "inactive": True}]},
         {"evMacAddress": mac_of(3)},
-    ],
-)
-async def test_no_write_gives_a_vehicle_anothers_address(
-    tmp_path: Path, fields: dict[str, Any]
-) -> None:
+    ]
     idle = {"chargingPorts": [{"macAddress": mac_of(3), "inactive": True}]}
     vehicles = [
         vehicle_json("bus-1"),
@@ -110,13 +103,15 @@ async def test_no_write_gives_a_vehicle_anothers_address(
         vehicle_json("bus-3", idle),
     ]
     async with depot(tmp_path, *vehicles) as here:
-        patch = await refusal(here, "vehicles.patch", id="bus-1", fields=fields)
-        put = await refusal(here, "vehicles.put", id="bus-9", vehicle=fields, apply=True)
+        texts = []
+        for wish in wishes:
+            texts += [
+                await refusal(here, "vehicles.patch", id="bus-1", fields=wish),
+                await refusal(here, "vehicles.put", id="bus-9", vehicle=wish, apply=True),
+            ]
         empty = await refusal(here, "vehicles.patch", id="bus-1", fields={})
 
-    assert patch.startswith("409")
-    assert put.startswith("409")
-    assert "already" in patch
+    assert all(text.startswith("409") and "already" in text for text in texts)
     assert "nothing shall change" in empty
     assert "bus-9" not in here.cloud.vehicles
     assert not here.cloud.requests.matching("PATCH")
@@ -221,25 +216,38 @@ async def test_templates_are_seen_but_none_is_foretold_gone(tmp_path: Path) -> N
     assert len(here.cloud.requests.matching("POST")) == 3
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
+async def test_a_wish_that_is_not_clear_is_refused(tmp_path: Path) -> None:
+    wishes: list[tuple[Any, str]] = [
         ([a_slot(1, 5), a_slot(2, 5)], "two schedules depart"),
         ([a_slot(1, 5) | {"targetSoc": 5}], "did you mean targetSoC"),
         ({"schedule": []}, "give a list"),
         ([a_slot(1, 5) | {"evId": "bus-2"}], "belongs to bus-2"),
         ([a_slot(-5, 3)], "which of one, two"),
-    ],
-)
-async def test_a_wish_that_is_not_clear_is_refused(
-    tmp_path: Path, rows: Any, words: str
-) -> None:
+    ]
     async with depot(tmp_path) as here:
         here.cloud.load(schedules=[a_slot(-2, 5, id="one"), a_slot(-2, 6, id="two")])
-        text = await refusal(here, "schedules.sync", vehicle="bus-1", schedules=rows)
+        texts = [
+            await refusal(here, "schedules.sync", vehicle="bus-1", schedules=rows)
+            for rows, _ in wishes
+        ]
 
-    assert words in text
+    assert [words in text for text, (_, words) in zip(texts, wishes, strict=True)] == [
+        True
+    ] * len(wishes), texts
     assert not here.cloud.requests.matching("POST")
+
+
+async def test_what_has_departed_is_left_out_of_a_synchronisation(tmp_path: Path) -> None:
+    """A list that was read and edited may hold it."""
+    async with depot(tmp_path) as here:
+        here.cloud.load(schedules=[a_slot(-9, -5, id="old"), a_slot(1, 5, id="next")])
+        done = await apply(here, [a_slot(-9, -5), a_slot(1, 5, startSoC=44)])
+
+    assert "left out" in done["notes"][0]
+    assert done["ids"] == ["next"]
+    (post,) = here.cloud.requests.matching("POST")
+    assert len(post.body["schedules"]) == 1
+    assert set(here.cloud.book.entries) == {"old", "next"}
 
 
 async def test_the_daemon_itself_never_posts(tmp_path: Path) -> None:
