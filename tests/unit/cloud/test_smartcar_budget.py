@@ -124,6 +124,25 @@ def test_no_sequence_of_events_passes_a_budget(steps: list[Any]) -> None:
     asyncio.run(lived(steps))
 
 
+LISTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ask"), st.just(Kind.LIST), st.just(""), st.just(""), st.just(1)),
+        st.tuples(st.just("ask"), st.just(Kind.LIST), st.just(""), st.just(""), st.just(1)),
+        st.tuples(st.just("move"), st.sampled_from([1.0, 20.0, 31.0, -20.0, -4000.0])),
+        st.tuples(st.just("restart")),
+    ),
+    min_size=40,
+    max_size=80,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LISTS)
+def test_the_bucket_gives_nothing_twice(steps: list[Any]) -> None:
+    """Requests of no car meet no other limit."""
+    asyncio.run(lived(steps))
+
+
 async def test_a_restart_loop_sends_one_request_per_floor_and_five_in_all() -> None:
     """200 restarts in an hour, each wanting to read."""
     store, clock = MemoryStore(), HandClock()
