@@ -38,6 +38,12 @@ NUMBERS = (
     2**53, 2**70, 1e308, -1e308,
 )  # fmt: skip
 INTEGERS = (0, 1, 2, -1, 80, 100, 2025, 65535, 2**31, 2**53, -(2**63))
+PATTERNS = {
+    r"^(0\.[5-9][0-9]*|1(\.0+)?)$": ["0.5", "0.8", "1", "1.0", "0.625"],
+    "^[0-9a-f]{64}$": ["0123456789abcdef" * 4],
+    "^[a-z0-9]+-[a-z0-9]+$": ["tractionbattery-stateofcharge", "charge-ischarging", "x-y"],
+}
+"""Texts for the patterns of the descriptions."""
 ANYTHING: tuple[Any, ...] = (
     None,
     True,
@@ -269,7 +275,9 @@ class Maker:
         if known and not (self._rude and random.random() < 0.3):
             return str(random.choice(known))
         examples = [text for text in schema.get("examples", []) if isinstance(text, str)]
-        if "pattern" in schema or (examples and random.random() < 0.7):
+        if "pattern" in schema:
+            return random.choice(PATTERNS.get(schema["pattern"]) or examples)
+        if examples and random.random() < 0.7:
             return str(random.choice(examples))
         if schema.get("format") == "date-time":
             at = datetime(2026, 1, 15, tzinfo=UTC) + timedelta(
@@ -302,6 +310,7 @@ class Request:
     operation: Operation
     path: str
     query: str
+    headers: dict[str, str]
     body: Any
 
     @property
@@ -328,17 +337,22 @@ class Requests:
             )
             path = path.replace("{" + name + "}", quote(value, safe=""))
         query: list[tuple[str, str]] = []
+        headers: dict[str, str] = {}
         for one in operation.parameters:
             wanted = one.get("required") or random.random() < 0.4
-            if one["in"] != "query" or not wanted:
+            if one["in"] not in ("query", "header") or not wanted:
                 continue
             value = self._maker.parameter(one)
             values = value if isinstance(value, list) else [value]
-            query += [(one["name"], str(item)) for item in values if item is not None]
+            pairs = [(one["name"], str(item)) for item in values if item is not None]
+            if one["in"] == "query":
+                query += pairs
+            else:
+                headers |= {name: text for name, text in pairs if text.isascii()}
         self._maker.is_full = random.random() < 0.5  # else most would be refused
         body = None if operation.body is None else self._maker.value(operation.body)
         self._maker.is_full = False
-        return Request(operation, path, urlencode(query), body)
+        return Request(operation, path, urlencode(query), headers, body)
 
 
 class Audit:

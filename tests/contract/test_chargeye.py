@@ -28,11 +28,11 @@ from tests.unit.cloud.conftest import HandClock
 CHARGEYE = Description("chargeye-openapi.json")
 NOW = datetime(2026, 1, 15, 18, 0, tzinfo=UTC)
 SEED = 20260115
-REQUESTS = 20
+REQUESTS = 16
 """Requests per operation."""
 BROKEN = range(1, 4)
 """These requests carry a body that is no JSON."""
-ROUNDS = 40
+ROUNDS = 25
 """Calls per method of the client."""
 BUSES = ["bus-1", "bus-2", "bus-3"]
 LATER = [f"{NOW + timedelta(hours=h):%Y-%m-%dT%H:%M:%S.000Z}" for h in range(1, 40, 7)]
@@ -112,7 +112,9 @@ IDS = {
 }
 
 
-async def findings(app: Any, cloud: ChargEyeStandin, audit: Audit) -> list[str]:
+async def findings(
+    app: Any, cloud: ChargEyeStandin, audit: Audit, *, only: str = ""
+) -> list[str]:
     """Everything in the answers of a stand-in that the description does not allow."""
     made = Requests(Maker(CHARGEYE, Random(SEED), rude=False, hints=HINTS), IDS)
     found: list[str] = []
@@ -123,6 +125,8 @@ async def findings(app: Any, cloud: ChargEyeStandin, audit: Audit) -> list[str]:
         reads = [one for one in CHARGEYE.operations.values() if one.method == "get"]
         writes = [one for one in CHARGEYE.operations.values() if one.method != "get"]
         for operation in [*reads, *writes, *reads]:
+            if only not in operation.path:
+                continue
             for number in range(REQUESTS):
                 request = made.of(operation)
                 is_token = operation.name == "refreshAccessToken"
@@ -211,7 +215,7 @@ async def test_a_planted_deviation_is_found(part: str, old: bytes, new: bytes) -
 
         await inner(scope, receive, forward)
 
-    assert await findings(bent, cloud, Audit(CHARGEYE))
+    assert await findings(bent, cloud, Audit(CHARGEYE), only=part)
 
 
 async def test_an_undescribed_status_and_a_page_of_html_are_found() -> None:
