@@ -5,6 +5,8 @@ The stations report no SoC; a stand-in Smartcar knows the very vehicles that cha
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from typer.testing import CliRunner, Result
 
 from agent.app import Daemon
+from agent.cli import app
 from agent.control import views
 from agent.demo import EVENING
 from agent.host.clock import RandomIds, ScaledClock
@@ -119,6 +123,19 @@ class Place:
         self.body.station = station
         await self.yard.until(lambda: station.is_online)
         await station.plug(1, self.body.vehicle)
+
+    async def run(self, *command: str) -> Result:
+        """Type a command at the depot's terminal."""
+        config = self.yard.daemon.settings.store.path.with_name("agent.toml")
+        config.write_text(
+            f'[site]\ncap_kw = 400.0\n[store]\npath = "{config.with_name("agent.db")}"\n'
+            "[web]\nport = 0\n",
+            encoding="utf-8",
+        )
+        arguments = [*command, "--config", str(config)]
+        return await asyncio.to_thread(
+            lambda: CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+        )
 
     @property
     def session(self) -> dict[str, Any]:
@@ -240,6 +257,38 @@ async def _restarted(here: Place, logs: list[Any]) -> Daemon:
     here.yard.tasks.create_task(new.run())
     await new.is_ready.wait()
     return new
+
+
+async def test_an_operator_asks_and_tells_a_car_and_sets_a_goal(tmp_path: Path) -> None:
+    """At the terminal: the list, the limit, the goal that the power path keeps."""
+    with structlog.testing.capture_logs():
+        async with place(tmp_path, a_car(limit_percent=100.0), [(-1, 8, 30.0)]) as here:
+            unplugged = await here.run("cars", "start", VIN)
+            await here.plug()
+            await here.yard.until(lambda: here.smartcar.calls.reads("v-1") > 0, 30)
+            await here.yard.passes(0.05)
+            listed = await here.run("cars")
+            one = json.loads((await here.run("cars", "limit", VIN, "--json")).stdout)
+            connected = await here.run("cars", "connections")
+            session_id = here.session["session_id"]
+            goal = await here.run("goal", session_id, "--energy-kwh", "4")
+            station = here.body.station
+            assert station is not None
+            await here.yard.until(lambda: bool(here.session["goal"]["reached_at"]), 30)
+            await here.yard.until(lambda: station.outlets[1].power_w == 0, 30)
+            energy_wh = here.session["energy_wh"]
+            explained = here.yard.daemon.explain("CP-01", 1)
+
+    assert unplugged.exit_code == 1
+    assert "not plugged in here" in unplugged.output
+    assert VIN in listed.stdout
+    assert "VOLVO" in listed.stdout
+    assert one["limit_percent"] == 100
+    assert one["budget"]["used"] >= 1
+    assert "control_charge" in connected.stdout
+    assert "charging ends at 4.0 kWh" in goal.stdout
+    assert 4000 <= energy_wh < 4000 + 1500
+    assert "the goal of 4.0 kWh (operator) is reached" in str(explained)
 
 
 async def test_a_car_that_sleeps_is_started_by_its_own_cloud(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from agent.domain.ids import ConnectorId, EvseId, SessionId, StationId, Transact
 from agent.domain.meter import MeterReading, MeterState
 from agent.domain.rules import advance
 from agent.domain.session import Session, SessionPhase, Transaction
-from agent.domain.soc import Learned, SocSource
+from agent.domain.soc import Learned, Soc, SocSource
 from agent.domain.station import EvseState, StationState
 
 NIGHT = datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
@@ -158,7 +158,8 @@ class Night:
                 stopped_at = now
             self.sample(now, drawn_w)
             self.ask(now, drawn_w, target, stopped_at)
-            self.compare(now)
+            if stopped_at is not None and now - stopped_at > timedelta(minutes=30):
+                return
 
     def sample(self, now: datetime, power_w: float) -> None:
         reading = MeterReading(now, register_wh=round(self.register_wh), power_w=power_w)
@@ -169,13 +170,16 @@ class Night:
     def ask(
         self, now: datetime, drawn_w: float, target: float, stopped_at: datetime | None
     ) -> None:
+        known = session_soc.soc_now(self.session, now)
+        assert known is not None
+        self.compare(known)
         sight = CarSight(
             plugged_at=self.begin,
             matched_at=self.begin,
             station_soc=False,
             is_charging=drawn_w > 500,
             stopped_at=stopped_at,
-            soc=session_soc.soc_now(self.session, now),
+            soc=known,
             target_percent=target,
         )
         reason = car_care.next_read(self.care, sight, now)
@@ -208,9 +212,8 @@ class Night:
             new = SessionId("S")
             self.state = advance(self.state, event, now=now, new_session_id=new).state
 
-    def compare(self, now: datetime) -> None:
-        found = session_soc.soc_now(self.session, now)
-        assert found is not None
+    def compare(self, found: Soc) -> None:
+        """Hold what is believed against the truth; called at every sample."""
         error = abs(found.percent - self.car.soc)
         self.samples += 1
         self.honest += error <= found.confidence
