@@ -53,6 +53,8 @@ speed they are more than a minute at the safe default, which no real depot loses
 CONNECTED_KINDS, SILENT_KINDS = ("Van", "Truck"), ("Van",)
 """By the name of a vehicle: these are known to Smartcar; of them, these tell no station
 their SoC, as most cars on AC do not."""
+CAR_LIMIT_PERCENT = 80.0
+"""Drivers left the latter at a charge limit below what is planned; it must be raised."""
 CAP_TOLERANCE = 1.002
 DRAIN_S = 15.0
 
@@ -216,10 +218,7 @@ async def run_demo(
     scenario = replace(
         scenario,
         cap_w=_tight_cap_w(scenario),
-        vehicles=tuple(
-            replace(item, tells_soc=not item.name.startswith(SILENT_KINDS))
-            for item in scenario.vehicles
-        ),
+        vehicles=tuple(_as_at_home(item) for item in scenario.vehicles),
     )
     cloud = _cloud(scenario, clock, options)
     smartcar = _smartcar(scenario, clock)
@@ -373,6 +372,13 @@ def _cloud(
     ]
     cloud.load(vehicles=vehicles, schedules=schedules)
     return cloud
+
+
+def _as_at_home(vehicle: NightVehicle) -> NightVehicle:
+    """A vehicle as its driver left it: what it tells stations, and its charge limit."""
+    if not vehicle.name.startswith(SILENT_KINDS):
+        return vehicle
+    return replace(vehicle, tells_soc=False, limit_percent=CAR_LIMIT_PERCENT)
 
 
 def _smartcar(scenario: DepotScenario, clock: ScaledClock) -> SmartcarStandin:
