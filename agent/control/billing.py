@@ -10,6 +10,7 @@ from datetime import datetime
 
 import structlog
 
+from agent.control import goals
 from agent.control.depot import Depot
 from agent.control.wishes import Wish
 from agent.domain import billing, session_soc
@@ -22,6 +23,8 @@ from agent.domain.session import Session
 
 log = structlog.get_logger()
 
+SOURCE = "billing"
+"""What ``explain`` names as the source of the limit of a vehicle without account."""
 GRANTS_MAX = 2000
 """Sessions whose last grant is remembered; the oldest go first."""
 
@@ -88,8 +91,9 @@ def granted(
     else:
         line = lower_of([asked.line, constant(hold_w)], int(now.timestamp()))
         words = f"{given.words}: it gets {hold_w / 1000:.1f} kW, the least it can have"
+    source = goals.SOURCE if given.is_goal else SOURCE
     return replace(
-        asked, line=line, window=window, source="billing", rules=(*asked.rules, words)
+        asked, line=line, window=window, source=source, rules=(*asked.rules, words)
     )
 
 
