@@ -122,3 +122,11 @@ def test_no_text_is_taken_for_a_formula(text: str) -> None:
 
 def test_numbers_stay_numbers_and_plain_texts_stay_as_they_are() -> None:
     assert [cell(item) for item in (-5.5, 0, None, "CP-01")] == [-5.5, 0, "", "CP-01"]
+
+
+def test_the_readme_names_the_columns_in_their_order() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    told = text[text.index("Columns of the CSV") :]
+    places = [told.index(f"`{name}`") for name in COLUMNS]
+
+    assert places == sorted(places)

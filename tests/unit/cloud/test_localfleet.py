@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import structlog
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
+from agent.cli import app
 from agent.cloud.localfleet import KEPT, LocalFleet, UnionFleet, check_files, is_local
 from agent.domain.effects import StartSocReport
 from agent.domain.errors import CloudFault, ConfigFault
@@ -269,3 +271,22 @@ async def test_a_bad_file_beside_a_cloud_takes_nothing_from_the_cloud(
     union = UnionFleet(Cloud(theirs), LocalFleet(str(bad), ""))
 
     assert len((await union.vehicles()).vehicles) == 1
+
+
+def test_check_config_names_what_is_wrong_in_the_files(tmp_path: Path) -> None:
+    good = write(tmp_path / "v.json", "vehicles", [BUS])
+    bad = write(tmp_path / "s.json", "schedules", [SLOT | {"targetSoC": 900}])
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        "[site]\ncap_kw = 100\n"
+        f'[local]\nvehicles_file = "{good}"\nschedules_file = "{bad}"\n',
+        encoding="utf-8",
+    )
+    runner = CliRunner()
+    refused = runner.invoke(app, ["check-config", "--config", str(config)])
+    write(tmp_path / "s.json", "schedules", [SLOT])
+    taken = runner.invoke(app, ["check-config", "--config", str(config)])
+
+    assert refused.exit_code == 78
+    assert f"{bad}: schedules[0].targetSoC = 900" in refused.output
+    assert (taken.exit_code, taken.output) == (0, "ok\n")
