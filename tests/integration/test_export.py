@@ -40,7 +40,9 @@ def session(number: int, **more: object) -> Session:
         "vin": "YK900000000000101",
         "id_token": '=HYPERLINK("http://x","y")',
         "anomalies": ("one", "two"),
-        "meter": MeterState(energy_wh=1234.5, soc_first=20.0, soc_percent=80.5),
+        "meter": MeterState(
+            energy_wh=1234.5, soc_first=20.0, soc_percent=80.5, soc_at=START
+        ),
     }
     return Session(**(values | more))  # type: ignore[arg-type]
 
