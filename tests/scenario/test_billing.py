@@ -190,6 +190,24 @@ async def test_policy_decides_what_a_vehicle_without_account_may_draw(
     )
 
 
+async def test_a_reload_that_no_longer_requires_an_account_lets_the_vehicle_charge(
+    tmp_path: Path, server: BillingServer
+) -> None:
+    options = billing(tmp_path, server)
+    async with yard(tmp_path, stations=ONE, billing=options) as place:
+        station = place.station("CP-01")
+        bus = a_bus(place)
+        await ready(place)
+        await station.plug(1, bus)
+        await place.until(lambda: limit_w(place) == 0 and "gets nothing" in why(place))
+        settings = place.daemon.settings
+        relaxed = settings.billing.model_copy(update={"required": False})
+        new = settings.model_copy(update={"billing": relaxed})
+        for part in place.daemon.parts:
+            part.reload(new)
+        await place.until(lambda: place.grid_w() > 49_000)
+
+
 async def test_charging_ends_at_the_prepaid_energy_by_the_meter(
     tmp_path: Path, server: BillingServer
 ) -> None:
