@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from agent.cli import app
 from agent.cli.export import cell
 from agent.control.depot import Depot, Policy
 from agent.control.export import COLUMNS, SessionExport
@@ -55,22 +57,31 @@ async def filled(path: Path, items: list[Session]) -> None:
     await store.stop()
 
 
+def export(daemon: DaemonProcess, *more: str) -> Result:
+    command = ["export", "sessions", *more, "--config", str(daemon.config_path)]
+    return CliRunner().invoke(app, command)
+
+
 async def test_the_command_writes_both_formats_within_the_range(tmp_path: Path) -> None:
     await filled(tmp_path / "agent.db", [session(number) for number in range(700)])
     daemon = DaemonProcess(tmp_path, LONELY)
     daemon.start()
     out = tmp_path / "out.csv"
     try:
-        done = daemon.run("export", "sessions", "--output", str(out))
-        lines = daemon.run(
-            *("export", "sessions", "--format", "jsonl"),
+        done = export(daemon, "--output", str(out))
+        lines = export(
+            daemon,
+            *("--format", "jsonl"),
             *("--from", "2026-01-15T19:00:00+01:00", "--to", "2026-01-15T18:01:00Z"),
         )
+        nowhere = export(daemon, "--output", str(tmp_path / "no" / "x.csv"))
     finally:
         daemon.stop()
     table = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"))))
 
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
+    assert nowhere.exit_code == 1
+    assert "cannot be written" in nowhere.stderr
     assert "700 sessions written" in done.stderr
     assert out.stat().st_mode & 0o777 == 0o600
     assert [row["session_id"] for row in table] == [f"S{n:04d}" for n in range(700)]
