@@ -86,6 +86,8 @@ class Site(_Section):
     name: str = "depot"
     location_uid: str = ""
     cap_kw: float = Field(gt=0, le=100_000)
+    cap_a: float | None = Field(default=None, gt=0, le=100_000)
+    voltage: float = Field(default=230.0, ge=100, le=300)
     efficiency: float = Field(default=0.94, gt=0.5, le=1.0)
     meter: SiteMeterSection | None = None
 
@@ -198,6 +200,7 @@ class Station(_Section):
     current: Literal["dc", "ac"] = "dc"
     boot: Literal["accept", "pending", "reject"] = "accept"
     phases: Literal[1, 3] = 3
+    phase: Literal["", "L1", "L2", "L3"] = ""
     outlets: int = Field(default=1, ge=1, le=64)
     chargeye_station_id: str = ""
     chargeye_connectors: dict[str, str] = Field(default_factory=dict)
@@ -211,6 +214,8 @@ class Station(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Station:
+        if self.phase and (self.current != "ac" or self.phases != 1):
+            raise ValueError('phase is for stations with current = "ac" and phases = 1')
         if self.security_profile in (1, 2) and not self.has_password:
             raise ValueError(f"security_profile {self.security_profile} needs a password")
         for quirk in self.quirks:
@@ -249,8 +254,16 @@ class CircuitSection(_Section):
     """``[[circuits]]``: a feeder."""
 
     id: str
-    cap_kw: float = Field(gt=0)
+    cap_kw: float | None = Field(default=None, gt=0)
+    cap_a: float | None = Field(default=None, gt=0, le=100_000)
+    voltage: float = Field(default=230.0, ge=100, le=300)
     stations: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> CircuitSection:
+        if self.cap_kw is None and self.cap_a is None:
+            raise ValueError(f"circuit {self.id!r} needs cap_kw, cap_a (per phase) or both")
+        return self
 
 
 class ChargEyeSection(_Section):

@@ -16,9 +16,11 @@ from agent.cloud.smartcar_options import SmartcarOptions, SmartcarVehicle
 from agent.cloud.smartcar_tokenfile import TOKENS_FILE
 from agent.cloud.smartcar_v2 import SmartcarV2
 from agent.control.depot import Circuit, LadderRule, Policy
+from agent.domain.allocator import Node
 from agent.domain.budget import BudgetRules
 from agent.domain.capability import StationTraits
-from agent.domain.ids import StationId
+from agent.domain.ids import EvseId, Outlet, StationId
+from agent.domain.phases import Wiring, phase_nodes
 from agent.domain.site import SiteRules
 from agent.ports import Clock, Ids, Signer, Store
 from agent.settings import Settings, SmartcarSection, Station, Tls
@@ -121,6 +123,8 @@ def policy(settings: Settings) -> Policy:
     """The site's rules in watts."""
     return Policy(
         cap_w=settings.site.cap_kw * 1000,
+        cap_a=settings.site.cap_a,
+        voltage_v=settings.site.voltage,
         efficiency=settings.site.efficiency,
         unmatched_w=settings.policy.unmatched_kw * 1000,
         unplanned_w=settings.policy.unplanned_kw * 1000,
@@ -137,14 +141,61 @@ def policy(settings: Settings) -> Policy:
 def traits(settings: Settings) -> dict[StationId, StationTraits]:
     """Stations as configured; defaults that together pass the cap are lowered.
 
-    Stations on their own live beside the worst of the site's other load.
+    Stations on their own live beside the worst of the site's other load, and under the
+    caps and fuses of their feeders.
     """
-    wanted_kw = sum(item.fallback_kw * item.outlets for item in settings.stations)
-    meter = settings.site.meter
-    other_kw = meter.unmanaged_max_kw if meter is not None else 0.0
-    room_kw = (settings.site.cap_kw - other_kw) * settings.site.efficiency
-    share = min(room_kw / wanted_kw, 1.0) if wanted_kw > 0 else 1.0
-    return {StationId(item.id): _trait(item, share) for item in settings.stations}
+    rows = {StationId(item.id): item for item in settings.stations}
+    shares = dict.fromkeys(rows, 1.0)
+    outlets = {
+        (name, EvseId(n)) for name, item in rows.items() for n in range(item.outlets)
+    }
+    draws_w = {
+        (name, evse): rows[name].fallback_kw * 1000 * _grid_factor(settings, rows[name])
+        for name, evse in outlets
+    }
+    for node in _feeders(settings, rows, outlets):
+        wanted_w = sum(draws_w[item] * node.weight(item) for item in node.members)
+        if wanted_w > 0:
+            fits = max(min(node.cap_w / wanted_w, 1.0), 0.0)
+            for name, _ in node.members:
+                shares[name] = min(shares[name], fits)
+    return {name: _trait(item, shares[name]) for name, item in rows.items()}
+
+
+def _feeders(
+    settings: Settings, rows: dict[StationId, Station], outlets: set[Outlet]
+) -> list[Node]:
+    """The site and its circuits, with their phases, as they are configured."""
+    site, meter = settings.site, settings.site.meter
+    other_w = meter.unmanaged_max_kw * 1000 if meter is not None else 0.0
+    every = frozenset(outlets)
+    found = [Node(name="site", cap_w=site.cap_kw * 1000 - other_w, members=every)]
+    wirings = {item: _wiring(settings, rows[item[0]]) for item in outlets}
+    if site.cap_a is not None:
+        room_a = max(site.cap_a - other_w / site.voltage, 0.0)
+        found += phase_nodes("site", room_a, wirings, voltage_v=site.voltage)
+    for circuit in settings.circuits:
+        mine = {item: wirings[item] for item in outlets if item[0] in circuit.stations}
+        if circuit.cap_kw is not None:
+            cap_w = circuit.cap_kw * 1000
+            found.append(Node(name=circuit.id, cap_w=cap_w, members=frozenset(mine)))
+        if circuit.cap_a is not None:
+            found += phase_nodes(circuit.id, circuit.cap_a, mine, voltage_v=circuit.voltage)
+    return found
+
+
+def _grid_factor(settings: Settings, item: Station) -> float:
+    return 1.0 / settings.site.efficiency if item.current == "dc" else 1.0
+
+
+def _wiring(settings: Settings, item: Station) -> Wiring:
+    return Wiring(
+        rated_w=item.max_kw * 1000 * _grid_factor(settings, item),
+        is_dc=item.current == "dc",
+        phases=item.phases,
+        phase=int(item.phase[1:] or 0),
+        is_in_watts="watts-only" in item.quirks,
+    )
 
 
 def _trait(item: Station, share: float) -> StationTraits:
@@ -153,6 +204,7 @@ def _trait(item: Station, share: float) -> StationTraits:
         fallback_w=min(item.fallback_kw * share, item.max_kw) * 1000,
         is_dc=item.current == "dc",
         phases=item.phases,
+        phase=int(item.phase[1:] or 0),
         outlets=item.outlets,
         quirks=frozenset(item.quirks),
     )
@@ -237,7 +289,9 @@ def circuits(settings: Settings) -> tuple[Circuit, ...]:
     return tuple(
         Circuit(
             name=item.id,
-            cap_w=item.cap_kw * 1000,
+            cap_w=None if item.cap_kw is None else item.cap_kw * 1000,
+            cap_a=item.cap_a,
+            voltage_v=item.voltage,
             stations=frozenset(StationId(name) for name in item.stations),
         )
         for item in settings.circuits

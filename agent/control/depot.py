@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
 from agent.domain.account import Account
-from agent.domain.allocator import Node
 from agent.domain.billing import BillingRules, Grant
-from agent.domain.capability import Capabilities, StationTraits
+from agent.domain.capability import NOMINAL_VOLTAGE_V, Capabilities, StationTraits
 from agent.domain.curve import Curve
 from agent.domain.efficiency import Efficiency, used
 from agent.domain.identity import Vehicle
@@ -48,6 +47,8 @@ class Policy:
     location_uid: str = ""
     registry_max_age: timedelta = timedelta(days=7)
     offline_max_s: int = 43_200
+    cap_a: float | None = None
+    voltage_v: float = NOMINAL_VOLTAGE_V
     wake_restart: bool = False
     catch_up: bool = False
     goal_remote_stop: bool = False
@@ -55,11 +56,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circuit:
-    """A feeder of the configuration."""
+    """A feeder of the configuration; ``cap_a`` is the fuse in each phase."""
 
     name: str
-    cap_w: float
+    cap_w: float | None
     stations: frozenset[StationId]
+    cap_a: float | None = None
+    voltage_v: float = NOMINAL_VOLTAGE_V
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,31 +210,6 @@ class Depot:
         """What the site's connection leaves for charging, grid side."""
         cap_w, load = self.policy.cap_w, self.site_load
         return cap_w if load is None else max(cap_w - load.unmanaged_w, 0.0)
-
-    def nodes(self) -> list[Node]:
-        """The tree of limits: site, circuits, stations; grid side."""
-        outlets = list(self.all_outlets())
-        found = [Node(name="site", cap_w=self.room_w(), members=frozenset(outlets))]
-        for circuit in self.circuits:
-            members = frozenset(item for item in outlets if item[0] in circuit.stations)
-            found.append(Node(name=circuit.name, cap_w=circuit.cap_w, members=members))
-        for station_id in {item[0] for item in outlets}:
-            factor = self.grid_factor(station_id)
-            rated_w = self.traits_of(station_id).rated_w
-            members = frozenset(item for item in outlets if item[0] == station_id)
-            found.append(
-                Node(
-                    name=station_id,
-                    cap_w=rated_w * factor,
-                    members=members,
-                    is_physical=True,
-                )
-            )
-            external_w = self.state(station_id).external_w.get(EvseId(0))
-            if external_w is not None and external_w < rated_w:
-                name = f"{station_id}, limited by another master"
-                found.append(Node(name=name, cap_w=external_w * factor, members=members))
-        return found
 
     def open_sessions(self) -> list[Session]:
         """All sessions that hold an outlet now."""

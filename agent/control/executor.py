@@ -14,6 +14,7 @@ from datetime import datetime
 
 import structlog
 
+from agent.control import feeders
 from agent.control.billing import granted
 from agent.control.calibration import Calibration
 from agent.control.defaults import Defaults
@@ -127,13 +128,15 @@ class Executor:
         self.minder.begin()
         facts = {outlet: self._facts(outlet, now, tasks) for outlet in depot.all_outlets()}
         books = {outlet: self._book(outlet) for outlet in facts}
-        verdict = decide(facts, books, depot.nodes(), now=now)
+        tree = feeders.nodes(depot)
+        verdict = decide(facts, books, tree, now=now)
         self._watch_cap(verdict.excess_w)
         self._show(facts, verdict, now)
         if self.minder.wants_replan(now):
             # The nodes and possible draws of this moment; the division holds the caps.
             tasks.create_task(
-                self.minder.replan(verdict.holds, depot.nodes(), now), name="local-plan"
+                self.minder.replan(verdict.holds, feeders.whole(tree), now),
+                name="local-plan",
             )
         for order in verdict.orders:
             self._send(order, verdict.rules.get(order.outlet, ()), tasks)

@@ -9,7 +9,7 @@ curves that are installed go on when the gateway is gone (B10.3).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.domain.curve import EVER_S, Curve, curve, edges, floor_tenth, value_at
 from agent.domain.ids import Outlet, StationId
@@ -47,13 +47,21 @@ class Reserve:
 class Node:
     """A feeder: the grid-side power of its members together stays under ``cap_w``.
 
-    A physical one (a station's own power electronics) cannot pass its cap at all.
+    A physical one (a station's own power electronics) cannot pass its cap at all. Of one
+    phase of a feeder (``domain/phases``) ``weights`` are the shares of members' power on
+    it and ``most_w`` what members can put on it at most; else each counts whole.
     """
 
     name: str
     cap_w: float
     members: frozenset[Outlet]
     is_physical: bool = False
+    weights: Mapping[Outlet, float] = field(default_factory=dict)
+    most_w: Mapping[Outlet, float] = field(default_factory=dict)
+
+    def weight(self, outlet: Outlet) -> float:
+        """The share of a member's power that counts here."""
+        return self.weights.get(outlet, 1.0)
 
 
 def allocate(
@@ -116,11 +124,28 @@ def _possible_w(
     """The sum of a node's members; no station counts for more than it can draw."""
     if node.is_physical:
         return _sum(powers, node)
+    if node.weights:
+        return _on_phase_w(powers, node, ratings)
     sums: dict[StationId, float] = {}
     for outlet, power_w in powers.items():
         if outlet in node.members:
             sums[outlet[0]] = sums.get(outlet[0], 0.0) + power_w
     return sum(min(sum_w, ratings.get(name, sum_w)) for name, sum_w in sums.items())
+
+
+def _on_phase_w(
+    powers: Mapping[Outlet, float], node: Node, ratings: Mapping[StationId, float]
+) -> float:
+    """The sum on one phase: no outlet and no station counts for more than it can take."""
+    sums: dict[StationId, float] = {}
+    most: dict[StationId, float] = {}
+    for outlet in node.members & powers.keys():
+        name, weight = outlet[0], node.weight(outlet)
+        power_w = min(powers[outlet] * weight, node.most_w.get(outlet, float("inf")))
+        sums[name] = sums.get(name, 0.0) + power_w
+        rated_w = ratings.get(name, float("inf"))
+        most[name] = max(most.get(name, 0.0), rated_w * weight)
+    return sum(min(sum_w, most[name]) for name, sum_w in sums.items())
 
 
 def _divide(
@@ -174,7 +199,7 @@ def _lift(
     step_w = level_w - given[outlet]
     for node, free_w in zip(nodes, free, strict=True):
         if outlet in node.members:
-            room_w = free_w - _sum(given, node)
+            room_w = (free_w - _sum(given, node)) / node.weight(outlet)
             if is_whole and step_w > room_w + EPSILON_W:
                 return
             step_w = min(step_w, room_w)
@@ -205,6 +230,9 @@ def _all_fit(
 
 
 def _sum(powers: Mapping[Outlet, float], node: Node) -> float:
+    if node.weights:
+        shares = node.weights
+        return sum(power * shares[o] for o, power in powers.items() if o in shares)
     return sum(power for outlet, power in powers.items() if outlet in node.members)
 
 
@@ -236,8 +264,8 @@ def _fill(
         step = min(wants[outlet] - given[outlet] for outlet in lowest)
         step = min([step, *(given[outlet] - level_w for outlet in rising - lowest)])
         for node, free_w in zip(nodes, free, strict=True):
-            count = sum(1 for outlet in lowest if outlet in node.members)
-            if count:
+            count = sum(node.weight(outlet) for outlet in lowest if outlet in node.members)
+            if count > 0:
                 step = min(step, (free_w - _sum(given, node)) / count)
         step = max(step, 0.0)
         for outlet in lowest:

@@ -75,7 +75,10 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationTraits:
-    """The station as the configuration describes it; powers in W at the outlet."""
+    """The station as the configuration describes it; powers in W at the outlet.
+
+    ``phase`` is the one that a single-phase AC station hangs on, 0 where nobody said.
+    """
 
     rated_w: float
     fallback_w: float
@@ -83,6 +86,7 @@ class StationTraits:
     phases: int = 3
     outlets: int = 1
     quirks: frozenset[str] = frozenset()
+    phase: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

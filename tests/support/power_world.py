@@ -13,12 +13,13 @@ import random
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from agent.domain import phases, reconcile
 from agent.domain import power as brain
-from agent.domain import reconcile
 from agent.domain.allocator import Node
 from agent.domain.capability import ProfileForm, RateUnit
 from agent.domain.curve import Curve, curve
 from agent.domain.ids import EvseId, Outlet, StationId, TransactionId
+from agent.domain.phases import Wiring
 from agent.domain.power import LimitOrder, OutletFacts
 from agent.domain.reconcile import OutletPower
 
@@ -44,10 +45,16 @@ def limit_at(steps: Steps, at_s: int) -> float | None:
 
 @dataclass
 class WorldOutlet:
-    """What a station really holds for one outlet."""
+    """What a station really holds for one outlet.
+
+    ``kind`` is dc, ac3 or ac1; ``phase`` is where a single-phase outlet really hangs.
+    """
 
     rated_w: float
     default_w: float
+    kind: str = "dc"
+    phase: int = 1
+    is_in_watts: bool = False
     running: str | None = None
     profile: Steps | None = None
     appetite: float = 1.0
@@ -66,6 +73,16 @@ class WorldOutlet:
         if self.running is not None and self.profile is not None:
             levels.append(limit_at(self.profile, at_s) or 0.0)
         return min(max(levels), self.rated_w)
+
+    def on_phase(self, power_w: float, phase: int, factor: float) -> float:
+        """The most of a power that may flow in one phase: VA at 230 V."""
+        if self.kind == "dc":
+            return power_w * factor / 3
+        if self.kind == "ac1":
+            return power_w if phase == self.phase else 0.0
+        # A vehicle with one phase takes of a limit in A no more than others do; of one
+        # in W it takes all, up to what a phase of the outlet carries.
+        return min(power_w, self.rated_w / 3) if self.is_in_watts else power_w / 3
 
     def draws(self, at_s: int) -> float:
         """What it draws now: an appetite within the limit, or all of it when deaf."""
@@ -112,14 +129,26 @@ class World:
         self.outlets: dict[Outlet, WorldOutlet] = {}
         self.online: dict[StationId, bool] = {}
         self.rated: dict[StationId, float] = {}
+        self.told: dict[StationId, int] = {}
+        has_ac = self.seed % 4 == 0  # of depots with AC each phase has its fuse
+        wires = random.Random(-1 - self.seed)  # other scenarios stay as they were
         for number in range(stations):
             station = StationId(f"CP-{number}")
             self.online[station] = chance.random() < 0.8
             self.rated[station] = chance.choice([22_000.0, 60_000.0, 150_000.0])
+            kind = wires.choice(["dc", "ac3", "ac3", "ac1", "ac1"]) if has_ac else "dc"
+            if kind != "dc":
+                self.rated[station] = {"ac3": 44_000.0, "ac1": 14_720.0}[kind]
+            in_watts = kind == "ac3" and wires.random() < 0.3
+            phase = wires.choice([1, 2, 3])
+            self.told[station] = phase if wires.random() < 0.6 else 0
             for evse in range(1, chance.randint(1, 2) + 1):
                 self.outlets[station, EvseId(evse)] = WorldOutlet(
                     rated_w=self.rated[station],
                     default_w=self.fallback_w,
+                    kind=kind,
+                    phase=phase,
+                    is_in_watts=in_watts,
                     ignores=chance.random() < 0.06,
                 )
         base_w = len(self.outlets) * self.fallback_w * self.factor
@@ -127,6 +156,10 @@ class World:
         self.least_cap_w = base_w + 1000.0
         self.circuit = frozenset(list(self.outlets)[: chance.randint(1, len(self.outlets))])
         self.circuit_w = base_w + chance.choice([20_000.0, 1e6])
+        # All defaults on one phase: where nobody told a phase, that is what may be.
+        self.site_fuse_w = base_w + wires.choice([7_000.0, 20_000.0, 1e6])
+        self.circuit_fuse_w = base_w + wires.choice([3_000.0, 15_000.0])
+        self.has_fuses = has_ac
         self.books: dict[Outlet, OutletPower] = {o: OutletPower() for o in self.outlets}
         for outlet in self.outlets:
             if self.online[outlet[0]]:
@@ -135,17 +168,30 @@ class World:
         self.wants: dict[Outlet, Curve] = {}
         self.measured: dict[Outlet, float] = {}
         self.flights: list[Flight] = []
-        self.bounds = {name: 0.0 for name, _, _ in self._feeders()}
+        self.bounds = {name: 0.0 for name, *_ in self._feeders()}
         self._bound()
 
     # --- the judge --------------------------------------------------------------------
 
-    def _feeders(self) -> list[tuple[str, float, frozenset[Outlet]]]:
+    def _feeders(self) -> list[tuple[str, float, frozenset[Outlet], int]]:
+        """Name, limit, members, and the phase (0: the power of all three)."""
         every = frozenset(self.outlets)
-        return [("site", self.cap_w, every), ("feeder", self.circuit_w, self.circuit)]
+        found = [
+            ("site", self.cap_w, every, 0),
+            ("feeder", self.circuit_w, self.circuit, 0),
+        ]
+        if self.has_fuses:
+            for phase in (1, 2, 3):
+                found.append((f"site L{phase}", self.site_fuse_w, every, phase))
+                name = f"feeder L{phase}"
+                found.append((name, self.circuit_fuse_w, self.circuit, phase))
+        return found
 
     def _worst_w(
-        self, members: frozenset[Outlet], on_the_way: dict[Outlet, Steps] | None = None
+        self,
+        members: frozenset[Outlet],
+        phase: int,
+        on_the_way: dict[Outlet, Steps] | None = None,
     ) -> float:
         """The most that the members could draw together, now or at any later time."""
         times = {self.now_s}
@@ -154,20 +200,35 @@ class World:
                 outlet, []
             )
             times |= {at_s for at_s, _ in steps if at_s > self.now_s}
-        return max(self._sum_w(members, at_s, on_the_way or {}) for at_s in times)
+        return max(self._sum_w(members, phase, at_s, on_the_way or {}) for at_s in times)
 
     def _sum_w(
-        self, members: frozenset[Outlet], at_s: int, on_the_way: dict[Outlet, Steps]
+        self,
+        members: frozenset[Outlet],
+        phase: int,
+        at_s: int,
+        on_the_way: dict[Outlet, Steps],
     ) -> float:
         sums: dict[StationId, float] = {}
+        most: dict[StationId, float] = {}
         for outlet in members:
-            power_w = self.outlets[outlet].could_draw(at_s)
+            real, name = self.outlets[outlet], outlet[0]
+            factor = self.factor_of(outlet)
+            power_w = real.could_draw(at_s)
             if outlet in on_the_way:
                 power_w = max(power_w, limit_at(on_the_way[outlet], at_s) or 0.0)
-            sums[outlet[0]] = sums.get(outlet[0], 0.0) + power_w
-        return sum(
-            min(power_w, self.rated[name]) * self.factor for name, power_w in sums.items()
-        )
+            most[name] = self.rated[name] * factor
+            if phase:
+                power_w = real.on_phase(power_w, phase, factor)
+                most[name] /= 1 if real.kind == "ac1" else 3
+            else:
+                power_w *= factor
+            sums[name] = sums.get(name, 0.0) + power_w
+        return sum(min(power_w, most[name]) for name, power_w in sums.items())
+
+    def factor_of(self, outlet: Outlet) -> float:
+        """Grid-side watts per watt at the outlet."""
+        return self.factor if self.outlets[outlet].kind == "dc" else 1.0
 
     def _bound(self) -> None:
         """What may be passed while a cap fell or an alarm came: never more than before.
@@ -179,13 +240,13 @@ class World:
             for item in self.flights
             if not item.is_applied
         }
-        for name, cap_w, members in self._feeders():
-            self.bounds[name] = max(cap_w, self._worst_w(members, on_the_way))
+        for name, cap_w, members, phase in self._feeders():
+            self.bounds[name] = max(cap_w, self._worst_w(members, phase, on_the_way))
 
     def judge(self) -> None:
         """Hold the worst case against every feeder."""
-        for name, cap_w, members in self._feeders():
-            worst_w = self._worst_w(members)
+        for name, cap_w, members, phase in self._feeders():
+            worst_w = self._worst_w(members, phase)
             bound_w = self.bounds[name]
             assert worst_w <= bound_w + TOLERANCE_W, (
                 f"seed {self.seed}: {name} could draw {worst_w:.0f} W of {bound_w:.0f} W at "
@@ -207,7 +268,7 @@ class World:
             fact = OutletFacts(
                 rated_w=real.rated_w,
                 fallback_w=self.fallback_w,
-                grid_factor=self.factor,
+                grid_factor=self.factor_of(outlet),
                 is_connected=self.online[outlet[0]],
                 is_busy=outlet in busy,
                 measured_w=self.measured.get(outlet, 0.0),
@@ -216,9 +277,7 @@ class World:
                 fact.transaction_id = TransactionId(real.running)
                 fact.started_at = datetime.fromtimestamp(self.now_s, UTC)
                 fact.wants = self.wants[outlet]
-                fact.form = ProfileForm(
-                    unit=RateUnit.WATT, phases=None, periods_max=8, stack_level=1
-                )
+                fact.form = _form(real)
                 fact.floor_w = 1000.0 if self.seed % 2 else 0.0
             facts[outlet] = fact
         return facts
@@ -226,13 +285,31 @@ class World:
     def _nodes(self) -> list[Node]:
         nodes = [
             Node(name=name, cap_w=cap_w, members=members)
-            for name, cap_w, members in self._feeders()
+            for name, cap_w, members, phase in self._feeders()
+            if not phase
         ]
+        if self.has_fuses:
+            nodes += self._fuses("site", self.site_fuse_w, frozenset(self.outlets))
+            nodes += self._fuses("feeder", self.circuit_fuse_w, self.circuit)
         for station, rated_w in self.rated.items():
             members = frozenset(item for item in self.outlets if item[0] == station)
-            cap_w = rated_w * self.factor
+            cap_w = rated_w * self.factor_of(next(iter(members)))
             nodes.append(Node(name=station, cap_w=cap_w, members=members, is_physical=True))
         return nodes
+
+    def _fuses(self, name: str, fuse_w: float, members: frozenset[Outlet]) -> list[Node]:
+        """The phases as the agent's configuration describes them."""
+        wirings = {}
+        for outlet in members:
+            real = self.outlets[outlet]
+            wirings[outlet] = Wiring(
+                rated_w=real.rated_w * self.factor_of(outlet),
+                is_dc=real.kind == "dc",
+                phases=1 if real.kind == "ac1" else 3,
+                phase=self.told[outlet[0]],
+                is_in_watts=real.is_in_watts,
+            )
+        return phases.phase_nodes(name, fuse_w / 230, wirings)
 
     def agent_acts(self) -> None:
         """One pass of the power loop."""
@@ -472,9 +549,23 @@ class World:
         return self
 
 
+def _form(real: WorldOutlet) -> ProfileForm:
+    """How the agent writes limits for an outlet: AC in A, but for some that want W."""
+    count = {"dc": None, "ac3": 3, "ac1": 1}[real.kind]
+    is_amps = count is not None and not real.is_in_watts
+    return ProfileForm(
+        unit=RateUnit.AMPERE if is_amps else RateUnit.WATT,
+        phases=count,
+        periods_max=8,
+        stack_level=1,
+        minimum_w=1000.0 if count is None else 1380.0 * count,
+    )
+
+
 def _steps(order: LimitOrder) -> Steps:
     """The profile as a station reads it, from what was sent."""
     profile = order.compiled.profile
     assert profile.starts_at is not None
     start_s = int(profile.starts_at.timestamp())
-    return [(start_s + at_s, limit_w) for at_s, limit_w in profile.periods]
+    volts = 1.0 if profile.unit == "W" else 230.0 * (profile.phases or 3)
+    return [(start_s + at_s, limit * volts) for at_s, limit in profile.periods]

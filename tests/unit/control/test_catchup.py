@@ -129,6 +129,7 @@ def test_a_new_plan_is_lifted_at_once() -> None:
 
 def test_begin_and_end_are_told_once() -> None:
     made = catching()
+    found = ASKED
     with structlog.testing.capture_logs() as logs:
         for at_s, missing_wh in ((0, 9000.0), (700, 4000.0), (900, 100.0), (930, 0.0)):
             behind(made, missing_wh)

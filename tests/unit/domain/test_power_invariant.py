@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.domain import power, reconcile
+from agent.domain import phases, power, reconcile
 from agent.domain.curve import constant
 from tests.support.power_world import World
 
@@ -80,4 +80,21 @@ def test_trusting_a_reduction_that_was_only_refused_once_is_found(monkeypatch):
         )
 
     monkeypatch.setattr(reconcile, "refused", forget_both)
+    assert _broken_within(2000)
+
+
+def test_a_single_phase_outlet_that_counts_as_a_third_is_found(monkeypatch):
+    """A sixth: the usual surprise of AC sites."""
+    monkeypatch.setattr(phases, "_weight", lambda *_: phases.SHARE)
+    assert _broken_within(500)
+
+
+def test_believing_that_a_limit_in_watts_is_spread_evenly_is_found(monkeypatch):
+    """A seventh: a vehicle with one phase takes all of it there."""
+    keep = phases._weight
+
+    def as_amperes(wiring, phase, voltage_v):
+        return keep(replace(wiring, is_in_watts=False), phase, voltage_v)
+
+    monkeypatch.setattr(phases, "_weight", as_amperes)
     assert _broken_within(2000)
