@@ -477,8 +477,8 @@ class CarState:
     is_charging: Sourced | None = None
     charging: str = ""
     vin: str = ""
-    has_timers: bool | None = None
-    """Whether the car follows charge timers of its own; None when it does not say."""
+    has_timers: Sourced | None = None
+    """1 when the car follows charge timers of its own, 0 when it has none."""
 
 
 class CarCommand(StrEnum):

@@ -24,6 +24,7 @@ RECHECK = timedelta(days=30)
 READ = "read"
 NUMBERS = (
     "soc_percent", "range_km", "capacity_wh", "limit_percent", "is_plugged", "is_charging",
+    "has_timers",
 )  # fmt: skip
 TEXTS = ("charging", "vin")
 

@@ -49,6 +49,8 @@ LIMITS = "charge-chargelimits"
 VIN = "vehicleidentification-vin"
 WANTED = frozenset({SOC, RANGE, CAPACITY, PLUGGED, CHARGING, DETAIL, LIMITS, VIN})
 """Signals that the agent uses; when all are there, no further page is read."""
+TIMERS = "charge-chargetimers"
+"""Used where it comes along; no page is read for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,8 @@ def read_signals(rows: Iterable[Mapping[str, Any]], now: datetime) -> SignalsRea
         count += 1
         code = _code(row)
         at = _recorded(row, now) or NEVER
-        if code in WANTED and (code not in by_code or at >= by_code[code][0]):
+        is_used = code in WANTED or code == TIMERS
+        if is_used and (code not in by_code or at >= by_code[code][0]):
             by_code[code] = (at, row)
     problems: list[str] = []
     errors: list[ApiError] = []
@@ -162,6 +165,7 @@ _FIELDS = {
     DETAIL: "charging",
     LIMITS: "limit_percent",
     VIN: "vin",
+    TIMERS: "has_timers",
 }
 
 
@@ -214,6 +218,16 @@ def _flag(body: Mapping[str, Any]) -> float | None:
     return 1.0 if raw else 0.0
 
 
+def _timers(body: Mapping[str, Any]) -> float | None:
+    """Whether the car follows timers of its own: schedules, departures, its maker's."""
+    values = body.get("values")
+    if not isinstance(values, list):
+        return None
+    names = ("schedules", "departureTimers", "isOEMOptimizationEnabled")
+    rows = [item for item in values if isinstance(item, dict)]
+    return 1.0 if any(item.get(name) for item in rows for name in names) else 0.0
+
+
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     SOC: _soc,
     RANGE: _range,
@@ -221,6 +235,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     LIMITS: _limit,
     PLUGGED: _flag,
     CHARGING: _flag,
+    TIMERS: _timers,
 }
 
 

@@ -29,6 +29,7 @@ from agent.ports import (
     Clock,
     CommandOutcome,
     Outcome,
+    Sourced,
     VehicleCloud,
 )
 
@@ -155,7 +156,7 @@ class CarDesk:
             row.make or known.make,
             is_start=command is CarCommand.START,
             soc_percent=soc.percent if soc is not None else None,
-            has_timers=state[0].has_timers if state is not None else None,
+            has_timers=_flag(state[0].has_timers) if state is not None else None,
         )
 
     async def read(self, row: CarRow, session_id: str) -> CarState:
@@ -196,6 +197,10 @@ class CarDesk:
             )
         await self.refresh(row)
         return found
+
+
+def _flag(found: Sourced | None) -> bool | None:
+    return None if found is None else bool(found.value)
 
 
 def names(session: Session) -> dict[str, object]:

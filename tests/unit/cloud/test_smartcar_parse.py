@@ -111,6 +111,25 @@ def test_units_by_their_synonyms(row: dict[str, Any], value: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "has_timers"),
+    [
+        ([], 0),
+        ([{"type": "GLOBAL", "schedules": [], "departureTimers": []}], 0),
+        ([{"type": "GLOBAL", "schedules": [{"start": "22:00"}]}], 1),
+        ([{"type": "LOCATION", "isOEMOptimizationEnabled": True}], 1),
+        (None, None),
+        ("none", None),
+    ],
+)
+def test_timers_of_the_car_itself_are_noticed(values: Any, has_timers: int | None) -> None:
+    """Some makes ignore their limit when they are started beside their own timers."""
+    row = signal("charge-chargetimers", values=values)
+    found = read_signals([row], NOW).state.has_timers
+
+    assert (None if found is None else found.value) == has_timers
+
+
+@pytest.mark.parametrize(
     "row",
     [
         signal(SOC, value=0.54, unit="fraction"),
