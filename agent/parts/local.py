@@ -6,6 +6,7 @@ few seconds. With it they add what ChargEye does not know: its part joins the tw
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from agent.cloud.localfleet import LocalFleet, UnionFleet, is_local
@@ -20,6 +21,8 @@ from agent.ports import Clock, Fleet
 NAME = "local"
 LOOK_S = 3.0
 """The files are looked at this often, seconds of the depot's clock: one stat each."""
+LOOK_FLOOR_S = 0.2
+"""Real seconds between two looks, however fast the clock runs."""
 SETTLE_S = 5.0
 """Real seconds between two looks for reports that nobody is owed."""
 
@@ -75,6 +78,7 @@ class BesideCloud:
         async def watch() -> None:
             while True:
                 await self._clock.sleep(LOOK_S)
+                await asyncio.sleep(LOOK_FLOOR_S)
                 if await self.files.refresh():
                     planner.look_now()
 
