@@ -607,7 +607,7 @@ async def test_a_refused_unit_raises_store_fault(store: SqliteStore) -> None:
         await store.commit([a_row(2), a_row(1)], NOW)
 
 
-async def test_a_full_disk_is_a_store_fault_and_passes(path: Path) -> None:
+async def test_d4_a_full_disk_is_a_store_fault_and_passes(path: Path) -> None:
     """D4: nothing half-written, and normal again with space."""
     store = SqliteStore(path)
     store.start()
@@ -729,7 +729,7 @@ async def test_a_sandbox_that_forbids_scheduling_changes_nothing(
 # --- opening ----------------------------------------------------------------------------
 
 
-def test_a_second_opener_is_refused_without_writing(path: Path) -> None:
+def test_d12_a_second_opener_is_refused_without_writing(path: Path) -> None:
     """D12: two daemons on one state."""
     first = SqliteStore(path)
     try:
@@ -799,7 +799,7 @@ def make_text(path: Path) -> None:
         (make_text, "cannot be used"),
     ],
 )
-def test_a_database_that_is_not_ours_is_refused_and_not_touched(
+def test_u3_a_database_that_is_not_ours_is_refused_and_not_touched(
     path: Path, make: Any, words: str
 ) -> None:
     """U3: not one byte, and the remedy is named."""
@@ -823,13 +823,13 @@ def test_a_refused_file_is_not_kept_locked(path: Path) -> None:
     SqliteStore(path).close()
 
 
-def test_a_missing_folder_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_d7_a_missing_folder_is_named_with_its_remedy(tmp_path: Path) -> None:
     """D7: one clear line."""
     with pytest.raises(StoreFault, match=r"create it, or correct store\.path"):
         SqliteStore(tmp_path / "missing" / "agent.db")
 
 
-def test_a_read_only_folder_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_d7_a_read_only_folder_is_named_with_its_remedy(tmp_path: Path) -> None:
     """D7: also for root, who may write where the mode says no."""
     folder = tmp_path / "state"
     folder.mkdir()
@@ -843,7 +843,7 @@ def test_a_read_only_folder_is_named_with_its_remedy(tmp_path: Path) -> None:
         SqliteStore(target)
 
 
-def test_a_damaged_database_is_noticed_at_the_start(path: Path) -> None:
+def test_d6_a_damaged_database_is_noticed_at_the_start(path: Path) -> None:
     """D6: never silent."""
     store = SqliteStore(path)
     store._db.execute("BEGIN")
@@ -1065,7 +1065,7 @@ CHILD = """
 """
 
 
-def test_after_a_kill_everything_that_was_acknowledged_is_there(path: Path) -> None:
+def test_d1_after_a_kill_everything_that_was_acknowledged_is_there(path: Path) -> None:
     """D1: kill -9 at a random instant, over and over, on one file."""
     seed = int(os.environ.get("SEED", "7"))
     print(f"SEED={seed}")  # noqa: T201 - a failure can be replayed
@@ -1095,7 +1095,7 @@ def test_after_a_kill_everything_that_was_acknowledged_is_there(path: Path) -> N
         assert acknowledged <= len(seqs)
 
 
-def test_a_torn_wal_opens_and_holds_a_prefix_with_all_commits_before_the_cut(
+def test_d2_a_torn_wal_opens_and_holds_a_prefix_with_all_commits_before_the_cut(
     tmp_path: Path,
 ) -> None:
     """D2: cut at a random byte, half of the time followed by garbage."""
