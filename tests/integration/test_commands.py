@@ -136,7 +136,7 @@ def test_reload_applies_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> Non
     assert "site.cap_kw" in daemon.events("config_refused")[0]["reason"]
 
 
-def test_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:
+def test_d12_second_daemon_on_the_same_state_is_refused(tmp_path: Path) -> None:
     daemon = DaemonProcess(tmp_path, LONELY)
     daemon.start()
     try:
@@ -222,7 +222,7 @@ def wait_for(look, timeout_s: float = 15):
     ("command", "code"),
     [(["no-such-command"], 2), (["status", "--config", "/no/such/file"], 78)],
 )
-def test_wrong_usage_and_missing_configuration_have_their_exit_codes(
+def test_h7_wrong_usage_and_missing_configuration_have_their_exit_codes(
     command: list[str], code: int
 ) -> None:
     assert run(*command).returncode == code
