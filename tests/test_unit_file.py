@@ -14,7 +14,7 @@ EXPOSURE_MAX = 1.5
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_unit_exposure_stays_low() -> None:
+def test_h8_unit_exposure_stays_low() -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)],
         capture_output=True,
@@ -28,7 +28,7 @@ def test_unit_exposure_stays_low() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-def test_unit_verifies_without_a_word(tmp_path: Path) -> None:
+def test_h8_unit_verifies_without_a_word(tmp_path: Path) -> None:
     program = tmp_path / "depot-agent"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -50,7 +50,7 @@ def test_unit_verifies_without_a_word(tmp_path: Path) -> None:
     assert lines == []
 
 
-def test_unit_does_not_restart_on_refused_configuration() -> None:
+def test_h7_unit_does_not_restart_on_refused_configuration() -> None:
     text = UNIT.read_text(encoding="utf-8")
 
     assert "Type=notify\n" in text
