@@ -70,7 +70,9 @@ def test_the_address_comes_from_the_environment(
     assert inbox.recv(100) == b"STOPPING=1"
 
 
-def test_a_systemd_that_does_not_read_never_blocks_the_daemon(inbox: socket.socket) -> None:
+def test_h1_a_systemd_that_does_not_read_never_blocks_the_daemon(
+    inbox: socket.socket,
+) -> None:
     """H1: a full socket must not hang the loop that feeds the watchdog."""
     inbox.setblocking(False)  # noqa: FBT003 - the socket's own signature
     notifier = Notifier(inbox.getsockname())
