@@ -84,7 +84,7 @@ async def test_a_call_is_answered_only_after_the_handler_returned() -> None:
         assert await bench.wire.until(1) == [[3, "1", {}]]
 
 
-async def test_what_the_disk_refused_stays_unanswered_and_the_link_lives() -> None:
+async def test_d4_what_the_disk_refused_stays_unanswered_and_the_link_lives() -> None:
     """charger-quirks.md rule 2: the station keeps it and repeats it; no error."""
     is_full = True
 
@@ -124,7 +124,7 @@ async def test_a_refusal_of_the_handler_becomes_a_call_error() -> None:
         '[2,"1","Heartbeat",{"a":1e999}]', "[5,5,5,5]", "\x00",
     ],
 )  # fmt: skip
-async def test_the_link_survives_bad_frames_and_the_next_call_works(
+async def test_c10_the_link_survives_bad_frames_and_the_next_call_works(
     frame: str | bytes,
 ) -> None:
     """I1 to I6, C10: no effect but a record, in both directions."""
@@ -230,7 +230,7 @@ async def test_ids_of_our_calls_are_short_and_differ() -> None:
     assert all(len(item) <= 36 for item in ids)
 
 
-async def test_a_time_out_is_an_outcome_and_its_late_answer_is_heard(
+async def test_c10_a_time_out_is_an_outcome_and_its_late_answer_is_heard(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """RPC-03: silence never raises, and the truth may come late."""
@@ -301,7 +301,7 @@ async def test_a_set_up_whose_record_is_not_stored_does_not_take_the_link_down()
         assert await bench.wire.until(1)
 
 
-async def test_a_bug_in_a_handler_ends_this_link_and_settles_its_calls() -> None:
+async def test_h4_a_bug_in_a_handler_ends_this_link_and_settles_its_calls() -> None:
     """H4: the edge of the link reports it; nothing hangs."""
 
     async def buggy(_: Call, __: str | bytes) -> Reply:
@@ -376,7 +376,7 @@ async def test_a_station_that_never_ponged_is_not_pinged_for_ever(
         assert wire.closed is None
 
 
-async def test_a_station_that_ponged_once_and_fell_silent_is_closed(
+async def test_n8_a_station_that_ponged_once_and_fell_silent_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """N8: noticed within 45 s where pings are answered."""
@@ -398,7 +398,7 @@ async def test_a_station_that_ponged_once_and_fell_silent_is_closed(
     assert wire.closed[0] == 1001
 
 
-async def test_a_flood_of_unsolicited_answers_does_not_hinder_the_next_call() -> None:
+async def test_i10_a_flood_of_unsolicited_answers_does_not_hinder_the_next_call() -> None:
     """I10 over the whole link, in its short form."""
     async with running() as bench:
         for number in range(2000):
