@@ -121,7 +121,7 @@ async def test_a_status_tells_whether_a_repeat_can_help(
         ("١٢", None),
     ],
 )  # fmt: skip
-async def test_retry_after_is_read_in_seconds(text: str, seconds: float | None) -> None:
+async def test_n2_retry_after_is_read_in_seconds(text: str, seconds: float | None) -> None:
     """N2: 429 and 503; what is no plain number is left to the back-off."""
     for status in (429, 503):
         headers = {"Retry-After": text.encode()}
@@ -140,7 +140,7 @@ async def test_retry_after_is_read_in_seconds(text: str, seconds: float | None) 
         b"{}x",
     ],
 )
-async def test_200_without_json_is_a_fault_that_passes(content: bytes) -> None:
+async def test_n2_200_without_json_is_a_fault_that_passes(content: bytes) -> None:
     """HTML with 200, truncated JSON, nonsense."""
     fault = await fault_of(lambda _: httpx.Response(200, content=content))
 
@@ -148,7 +148,7 @@ async def test_200_without_json_is_a_fault_that_passes(content: bytes) -> None:
     assert len(str(fault)) < 200
 
 
-async def test_a_redirect_is_not_followed() -> None:
+async def test_n2_a_redirect_is_not_followed() -> None:
     """N2: no token ever goes to another host."""
     hosts: list[str] = []
 
@@ -161,7 +161,7 @@ async def test_a_redirect_is_not_followed() -> None:
     assert hosts == ["cloud.test"]
 
 
-async def test_a_body_of_100_mib_is_stopped_at_4_mib() -> None:
+async def test_n2_a_body_of_100_mib_is_stopped_at_4_mib() -> None:
     """N2: the rest is never read."""
     given = 0
 
@@ -179,7 +179,7 @@ async def test_a_body_of_100_mib_is_stopped_at_4_mib() -> None:
     assert given <= BODY_BYTES_MAX + 2 * 65_536
 
 
-async def test_a_slow_body_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_n2_a_slow_body_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """N2: one byte a second never reaches the end."""
     monkeypatch.setattr(cloud_http, "TOTAL_S", 0.2)
 
@@ -211,7 +211,7 @@ async def test_a_slow_body_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) 
     ],
     ids=["cut", "mid-body", "bad-gzip", "other-protocol", "bad-status", "huge-header"],
 )
-async def test_a_broken_connection_is_a_fault_that_passes(raw: bytes) -> None:
+async def test_n2_a_broken_connection_is_a_fault_that_passes(raw: bytes) -> None:
     """N2: reset, cut, and other protocols on that port."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -226,7 +226,7 @@ async def test_a_broken_connection_is_a_fault_that_passes(raw: bytes) -> None:
     assert BEARER not in str(caught.value)
 
 
-async def test_a_cloud_that_is_not_there_is_a_fault_that_passes() -> None:
+async def test_n5_a_cloud_that_is_not_there_is_a_fault_that_passes() -> None:
     """N5: refused connections and unknown names."""
     for url in ("http://127.0.0.1:1", "http://no-such-host.invalid"):
         http = CloudHttp("chargeye", url)
@@ -278,7 +278,7 @@ async def test_one_request_is_in_flight_at_a_time() -> None:
     assert (most, http.requests) == (1, 5)
 
 
-async def test_certificates_are_checked() -> None:
+async def test_n5_certificates_are_checked() -> None:
     """N5: verification is never switched off."""
     http = CloudHttp("chargeye", "https://cloud.test")
     context = http._client._transport._pool._ssl_context  # type: ignore[attr-defined]
