@@ -124,7 +124,7 @@ async def test_a_401_is_answered_by_one_renewal_and_one_repeat() -> None:
     assert cloud.asked() == [TOKEN_PATH, "GET /api/vehicles"] * 2
 
 
-async def test_a_second_401_is_reported_and_not_looped_on() -> None:
+async def test_n4_a_second_401_is_reported_and_not_looped_on() -> None:
     """1.8, N4: 401 also means no permission."""
     cloud = Cloud(lambda _: httpx.Response(401))
     async with client_of(cloud) as chargeye:
@@ -518,7 +518,7 @@ async def test_reports_arrive_at_the_stand_in_as_the_contract_says(
     assert {record.method for record in cloud.requests} == {"GET", "PATCH"}
 
 
-async def test_a_revoked_token_is_renewed_and_a_missing_right_is_reported(
+async def test_n4_a_revoked_token_is_renewed_and_a_missing_right_is_reported(
     cloud: ChargEyeStandin, clock: ManualClock
 ) -> None:
     """The stand-in answers 401 to both."""
@@ -540,7 +540,7 @@ async def test_a_revoked_token_is_renewed_and_a_missing_right_is_reported(
         ("html", None), ("bad-json", None), ("redirect", None),
     ],
 )  # fmt: skip
-async def test_every_fault_of_the_stand_in_passes_and_the_next_call_works(
+async def test_n2_every_fault_of_the_stand_in_passes_and_the_next_call_works(
     cloud: ChargEyeStandin, clock: ManualClock, kind: Any, retry_after_s: float | None
 ) -> None:
     """N2 over a real socket."""
