@@ -225,7 +225,7 @@ async def until(condition: Any, timeout_s: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_day_without_clouds_costs_nothing_and_is_told_in_a_quarter_of_an_hour(
+async def test_n1_a_day_without_clouds_costs_nothing_and_is_told_in_a_quarter_of_an_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The one pause in real seconds, as long beside this clock as it is in the field.
@@ -288,7 +288,7 @@ async def test_a_day_without_clouds_costs_nothing_and_is_told_in_a_quarter_of_an
     assert paid_wh == pytest.approx(sum(place.energy_wh.values()))
 
 
-async def test_what_was_applied_and_not_answered_is_repeated_without_harm(
+async def test_n3_what_was_applied_and_not_answered_is_repeated_without_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "SPACING_S", 0.0)
