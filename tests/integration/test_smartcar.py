@@ -191,7 +191,7 @@ async def test_a_401_for_lack_of_permission_is_asked_twice_an_hour(depot: Depot)
 # --- budgets --------------------------------------------------------------------------
 
 
-async def test_a_restart_loop_stays_within_a_sessions_budget(depot: Depot) -> None:
+async def test_n7_a_restart_loop_stays_within_a_sessions_budget(depot: Depot) -> None:
     """25 restarts in as many minutes, each reading and commanding at once."""
     async with SmartcarServer(depot.cloud) as server:
         for _ in range(25):
