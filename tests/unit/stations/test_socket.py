@@ -80,7 +80,7 @@ async def test_a_closed_connection_is_wire_closed_for_every_verb() -> None:
             assert await ended == 1
 
 
-async def test_messages_arrive_whole_and_in_order_however_they_are_cut() -> None:
+async def test_n10_messages_arrive_whole_and_in_order_however_they_are_cut() -> None:
     """Fragments are joined, and a flood waits in TCP, not in memory."""
     sent = [f"[{number}]" for number in range(500)]
     got: list[str] = []
@@ -286,7 +286,7 @@ async def test_frame_by_frame_is_as_the_library_has_it(
 
 @settings(max_examples=300)
 @given(st.data())
-async def test_any_cutting_of_any_stream_is_as_the_library_has_it(
+async def test_n10_any_cutting_of_any_stream_is_as_the_library_has_it(
     data: st.DataObject,
 ) -> None:
     """Chopped, glued, fragmented, compressed, interleaved, oversize, invalid."""
@@ -396,7 +396,7 @@ async def test_a_compressed_link_takes_plain_and_compressed_messages() -> None:
     assert got == [b"[1]" * 40, b"[2]", b"[3]" * 60, b"[1]" * 40]
 
 
-async def test_a_message_over_the_limit_ends_the_link_with_1009() -> None:
+async def test_i4_a_message_over_the_limit_ends_the_link_with_1009() -> None:
     """In one frame of any form, and in parts."""
     large = b"x" * (LIMIT + 1)
     for chunks in (
