@@ -202,7 +202,7 @@ async def test_every_action_of_the_standard_gets_the_answer_it_deserves(
 @pytest.mark.parametrize(
     "action", ["Nonsense", "../../x", "heartbeat", "NotifyReport", "\x00"]
 )
-async def test_an_unknown_action_gets_not_implemented(action: str) -> None:
+async def test_i3_an_unknown_action_gets_not_implemented(action: str) -> None:
     """I3: and no file is opened for it."""
     reply = await Bench().send(action, {})
 
@@ -217,7 +217,7 @@ async def test_an_empty_payload_still_gets_a_valid_answer(action: str) -> None:
 
 
 @pytest.mark.parametrize("action", sorted(PLAIN))
-async def test_extra_fields_are_tolerated(action: str) -> None:
+async def test_i13_extra_fields_are_tolerated(action: str) -> None:
     """RPC-06, I13: vendor fields and customData."""
     payload = PLAIN[action] | {"customData": {"vendorId": "x"}, "x" * 500: [1]}
 
@@ -265,7 +265,7 @@ async def test_rubbish_in_all_fields_at_once_gets_a_valid_answer(
 @pytest.mark.parametrize(
     "text", ["'; DROP TABLE sessions; --", "\u202eevil", "a\nb", "\x1b[31m"]
 )
-async def test_nasty_text_is_kept_as_inert_text(text: str) -> None:
+async def test_i6_nasty_text_is_kept_as_inert_text(text: str) -> None:
     """I6, I7: recorded as it came, at most cut."""
     bench = Bench()
     await bench.answer("StartTransaction", PLAIN["StartTransaction"] | {"idTag": text})
@@ -329,7 +329,9 @@ async def test_a_status_is_read_without_case_and_new_ones_are_unknown(
 
 
 @pytest.mark.parametrize("connector", [-1, 65, 10**12, None, "x", 1.5, [], True])
-async def test_a_status_of_an_impossible_connector_is_only_noted(connector: Any) -> None:
+async def test_c12_a_status_of_an_impossible_connector_is_only_noted(
+    connector: Any,
+) -> None:
     """C12: refused without harm to the link."""
     bench = Bench()
     payload = PLAIN["StatusNotification"] | {"connectorId": connector}
@@ -461,7 +463,7 @@ async def test_a_stop_without_a_reason_was_local() -> None:
 
 
 @pytest.mark.parametrize("transaction_id", [0, -1, 999_999, "abc", 2**40])
-async def test_a_stop_of_any_id_is_answered_positively(transaction_id: Any) -> None:
+async def test_c3_a_stop_of_any_id_is_answered_positively(transaction_id: Any) -> None:
     """C3: it cannot be prevented."""
     payload = PLAIN["StopTransaction"] | {"transactionId": transaction_id}
     answer = await Bench().answer("StopTransaction", payload)
@@ -469,7 +471,7 @@ async def test_a_stop_of_any_id_is_answered_positively(transaction_id: Any) -> N
     assert answer == {"idTagInfo": {"status": "Accepted"}}
 
 
-async def test_a_time_that_cannot_be_true_is_replaced_and_noted() -> None:
+async def test_t1_a_time_that_cannot_be_true_is_replaced_and_noted() -> None:
     """T1, T6: the transaction is kept with our time."""
     bench = Bench()
     payload = PLAIN["StartTransaction"] | {"timestamp": "1970-01-01T00:00:00Z"}
@@ -533,7 +535,9 @@ async def test_an_extractor_turns_vendor_data_into_evidence() -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda text: text, lambda text: {"mac": text}])
-async def test_vendor_data_over_8_kib_is_dropped_and_answered_normally(wrap: Any) -> None:
+async def test_i12_vendor_data_over_8_kib_is_dropped_and_answered_normally(
+    wrap: Any,
+) -> None:
     """I12: DataTransfer of 200 KiB."""
     bench = Bench(extractors=(ExtractorRule(vendor_id="V", pattern="(04E77E00F0FA)"),))
     data = wrap("x" * 200_000 + "04E77E00F0FA")
@@ -546,7 +550,7 @@ async def test_vendor_data_over_8_kib_is_dropped_and_answered_normally(wrap: Any
 # --- schema breaches ------------------------------------------------------------------
 
 
-async def test_a_schema_breach_is_logged_once_and_the_data_is_kept(
+async def test_i13_a_schema_breach_is_logged_once_and_the_data_is_kept(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """I13: what real firmware does wrong is recorded, not refused."""
