@@ -126,7 +126,7 @@ async def check_answer(bench: Bench2, action: str, payload: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(("version", "action"), WALKED)
-async def test_an_empty_or_larger_payload_gets_a_valid_answer(
+async def test_i13_an_empty_or_larger_payload_gets_a_valid_answer(
     version: str, action: str
 ) -> None:
     """RPC-05, RPC-06, I13: nothing in it, or vendor fields."""
@@ -312,7 +312,7 @@ async def test_evse_0_is_the_station() -> None:
 
 
 @pytest.mark.parametrize("evse", [-1, 65, 10**12, None, "x", 1.5, [], True])
-async def test_a_status_of_an_impossible_evse_is_only_noted(evse: Any) -> None:
+async def test_c12_a_status_of_an_impossible_evse_is_only_noted(evse: Any) -> None:
     """C12: refused without harm to the link."""
     bench = Bench2()
     await bench.answer("StatusNotification", STATUS | {"evseId": evse})
@@ -434,7 +434,7 @@ async def test_an_evse_that_is_none_is_left_out(evse: Any) -> None:
     assert bench.sink.only(events.TransactionReported).evse_id is None
 
 
-async def test_a_time_that_cannot_be_true_is_replaced_and_noted() -> None:
+async def test_t1_a_time_that_cannot_be_true_is_replaced_and_noted() -> None:
     """T1, T6: the event is kept with our time."""
     bench = Bench2()
     await bench.answer("TransactionEvent", started(timestamp="1970-01-01T00:00:00Z"))
