@@ -59,7 +59,7 @@ def test_fractions_of_one_to_nine_digits_are_read(digits: int, number: int) -> N
         True, [], {}, ["2026-01-15T17:30:05Z"],
     ],
 )  # fmt: skip
-def test_what_is_no_time_is_refused_and_ours_is_taken(value: Any) -> None:
+def test_t6_what_is_no_time_is_refused_and_ours_is_taken(value: Any) -> None:
     """T6: month 00, year 10000, NaN, numbers; the message is kept with our time."""
     assert parse_time(value) is None
     at, oddity = believable(value, NOW)
