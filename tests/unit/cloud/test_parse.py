@@ -234,7 +234,7 @@ def test_an_inactive_port_has_no_mac_and_two_ports_have_two() -> None:
 @pytest.mark.parametrize(
     "text", ["00:00:00:00:00:00", "FF:FF:FF:FF:FF:FF", "60FAB1000001", "zz", "04E7"]
 )
-def test_a_mac_that_is_nobodys_is_named_and_the_vehicle_kept(text: str) -> None:
+def test_c13_a_mac_that_is_nobodys_is_named_and_the_vehicle_kept(text: str) -> None:
     """C13: zero, broadcast, the charger's own maker, nonsense."""
     read = read_vehicles(
         {"vehicles": [{"id": "b", "chargingPorts": [{"macAddress": text}]}]}
@@ -291,7 +291,7 @@ def test_an_answer_without_the_list_is_not_an_empty_registry(body: Any) -> None:
         read_vehicles(body)
 
 
-def test_a_registry_is_bounded() -> None:
+def test_i11_a_registry_is_bounded() -> None:
     """I11."""
     read = read_vehicles({"vehicles": [{"id": str(n)} for n in range(ROWS_MAX + 5)]})
 
@@ -301,7 +301,7 @@ def test_a_registry_is_bounded() -> None:
 @given(JSON, st.lists(st.dictionaries(st.sampled_from(
     ["id", "vehicle", "v2icp", "chargingPorts", "evMacAddress", "locationUid", "vin", "name",
      "maxChargePowerkW", "fullChargeEnergykWh"]), JSON) | JSON, max_size=3))  # fmt: skip
-def test_no_registry_makes_the_reader_raise_anything_but_value_error(
+def test_i11_no_registry_makes_the_reader_raise_anything_but_value_error(
     body: Any, rows: list[Any]
 ) -> None:
     """I11: nasty JSON in every place."""
@@ -386,7 +386,9 @@ def test_recurring_schedules_and_those_of_other_locations_are_left_out() -> None
         ([a_segment()] * (SEGMENTS_MAX + 1), "more than"),
     ],
 )  # fmt: skip
-def test_a_plan_that_cannot_be_trusted_is_refused_whole(segments: Any, words: str) -> None:
+def test_t5_a_plan_that_cannot_be_trusted_is_refused_whole(
+    segments: Any, words: str
+) -> None:
     """T5, I11: half of a plan is not a plan; the slot itself stays."""
     good = [a_segment(10, 11)]
     whole = segments if not isinstance(segments, list) else good + segments
@@ -440,7 +442,7 @@ def test_an_answer_without_the_schedules_is_not_an_empty_list(rows: Any) -> None
 
 
 @given(st.lists(st.fixed_dictionaries({"id": st.just("s"), "evId": st.just("b")}, optional=dict.fromkeys(("plannedArrivalTime", "plannedDepartureTime", "plan", "planMeta", "startSoC", "targetSoC", "locationUid", "recurrenceRule"), JSON)) | JSON, max_size=3), st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(("from", "to", "powerkW", "paused", "powerUnlimited", "startSoc"), JSON)) | JSON, max_size=3), JSON)  # fmt: skip
-def test_no_schedules_make_the_reader_raise(
+def test_i11_no_schedules_make_the_reader_raise(
     rows: list[Any], segments: list[Any], schedule: Any
 ) -> None:
     """I11: nasty JSON in every place; a plan that passes is in range."""
