@@ -313,7 +313,7 @@ async def test_hostile_and_broken_frames_are_answered_and_the_link_lives(
 
 
 @pytest.mark.parametrize("page", [b"<html>login</html>", b'{"schedules": [', b"[]"])
-async def test_plan_survives_clouds_that_answer_nonsense(
+async def test_i11_plan_survives_clouds_that_answer_nonsense(
     daemon: DaemonProcess, fleet: ForeignFleet, page: bytes
 ) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
@@ -329,7 +329,7 @@ async def test_plan_survives_clouds_that_answer_nonsense(
     assert [item["power_w"] for item in plans[0]["segments"]] == [50_000.0]
 
 
-async def test_bad_plan_is_refused_whole_and_the_last_good_one_stays(
+async def test_t5_bad_plan_is_refused_whole_and_the_last_good_one_stays(
     daemon: DaemonProcess, fleet: ForeignFleet
 ) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
