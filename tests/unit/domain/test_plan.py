@@ -76,7 +76,7 @@ def test_two_seconds_of_overlap_are_not_rounding():
     assert check(a_plan(a_segment(0, 12), a_segment(10, 20)), now=NOW) is not None
 
 
-def test_a_plan_of_thousands_of_segments_is_refused():
+def test_i11_a_plan_of_thousands_of_segments_is_refused():
     segments = tuple(a_segment(n, n + 1) for n in range(2001))
 
     assert check(Plan(segments=segments[:2000]), now=NOW) is None
