@@ -22,7 +22,7 @@ def _charging(*, mac=None) -> Drive:
 # --- C1, C2 ---------------------------------------------------------------------------
 
 
-def test_the_same_start_ten_times_is_one_transaction_with_one_id():
+def test_c1_the_same_start_ten_times_is_one_transaction_with_one_id():
     """C1: also across a reconnect, a boot, and after its stop."""
     drive = _charging()
     for n in range(10):
@@ -56,7 +56,7 @@ def test_a_station_whose_clock_stands_still_begins_anew_under_an_old_key():
     assert drive.at(1) == drive.of("42")
 
 
-def test_a_start_while_one_is_open_closes_the_older_one_as_superseded():
+def test_c2_a_start_while_one_is_open_closes_the_older_one_as_superseded():
     """C2: with the new meter start as its end; nothing is overwritten."""
     drive = _charging()
     drive.wait(600).meter(104_000.0).wait(60).start("42", 105_000.0)
@@ -123,7 +123,7 @@ def test_a_stop_that_comes_after_the_session_ended_without_it_corrects_the_total
 
 
 @pytest.mark.parametrize("tx", ["7", "9223372036854775807", "someone-elses"])
-def test_a_stop_for_an_unknown_transaction_is_an_orphan_and_ends_nothing(tx):
+def test_c3_a_stop_for_an_unknown_transaction_is_an_orphan_and_ends_nothing(tx):
     drive = _charging()
     before = drive.at(1)
 
@@ -134,7 +134,7 @@ def test_a_stop_for_an_unknown_transaction_is_an_orphan_and_ends_nothing(tx):
     assert drive.at(1) is before
 
 
-def test_a_stop_that_is_repeated_changes_nothing():
+def test_c3_a_stop_that_is_repeated_changes_nothing():
     drive = _charging()
     drive.wait(60).stop("41", 101_000.0).status(FINISHING)
     before = drive.state
@@ -179,7 +179,7 @@ def test_a_stop_without_a_name_from_before_the_start_is_an_orphan():
 # --- C4 -------------------------------------------------------------------------------
 
 
-def test_a_queue_of_a_month_is_placed_in_as_many_sessions_as_there_were_visits():
+def test_c4_a_queue_of_a_month_is_placed_in_as_many_sessions_as_there_were_visits():
     """C4: starts, readings and stops of 100 visits at once, while a vehicle is in."""
     drive = Drive().status(CHARGING)
     wh = 100_000.0
@@ -275,7 +275,7 @@ def test_a_stop_dated_before_its_start_still_ends_it():
 # --- C7: readings out of time -----------------------------------------------------------
 
 
-def test_readings_after_the_stop_change_no_total_and_revive_nothing():
+def test_c7_readings_after_the_stop_change_no_total_and_revive_nothing():
     """TX-07."""
     drive = _charging()
     drive.wait(600).stop("41", 105_000.0).status(FINISHING)
@@ -287,7 +287,7 @@ def test_readings_after_the_stop_change_no_total_and_revive_nothing():
     assert drive.only.anomalies == ()
 
 
-def test_readings_long_after_the_stop_are_suspect():
+def test_c7_readings_long_after_the_stop_are_suspect():
     drive = _charging()
     drive.wait(600).stop("41", 105_000.0, "EVDisconnected").status(AVAILABLE)
     drive.wait(61).meter(109_000.0, tx="41")
@@ -297,7 +297,7 @@ def test_readings_long_after_the_stop_are_suspect():
     assert drive.only.phase is SessionPhase.ENDED
 
 
-def test_readings_from_long_before_the_start_are_suspect_and_not_counted():
+def test_c7_readings_from_long_before_the_start_are_suspect_and_not_counted():
     drive = _charging()
     drive.wait(10).meter(100_400.0, tx="41", power_w=9000.0, ago_s=120)
 
@@ -372,7 +372,7 @@ def test_readings_of_nobody_change_nothing():
 # --- A4: another station's transaction --------------------------------------------------
 
 
-def test_no_message_of_one_station_touches_the_transaction_of_another():
+def test_a4_no_message_of_one_station_touches_the_transaction_of_another():
     """CVE-2026-28230: same ids, every message that carries one."""
     alice, mallory = _charging(), Drive("CP-02")
     before = alice.state
@@ -414,7 +414,7 @@ def test_an_oddity_of_an_outlet_is_kept_with_its_session_once():
     assert drive.at(1).anomalies == ("odd",)
 
 
-def test_a_reboot_in_the_middle_ends_nothing():
+def test_c11_a_reboot_in_the_middle_ends_nothing():
     """C11, TX-05."""
     drive = _charging()
     drive.wait(60).meter(101_000.0)
