@@ -98,7 +98,7 @@ def settle(drive: Drive) -> None:
 
 @pytest.mark.parametrize("plugged", [False, True])
 @pytest.mark.parametrize("order", list(permutations(range(5))))
-def test_all_orders_of_five_steps_give_one_session_with_the_right_energy(order, plugged):
+def test_c5_all_orders_of_five_steps_give_one_session_with_the_right_energy(order, plugged):
     drive = a_drive(plugged=plugged)
     steps = five()
     for index in order:
@@ -118,7 +118,7 @@ def test_all_orders_of_five_steps_give_one_session_with_the_right_energy(order, 
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_orders_with_repeats_give_the_same_record(seed):
+def test_c5_orders_with_repeats_give_the_same_record(seed):
     chance = random.Random(seed)
     steps = five() + chance.choices(five(), k=chance.randint(1, 6))
     chance.shuffle(steps)
@@ -143,7 +143,7 @@ def test_the_evse_may_be_named_in_any_step(evse_in):
     assert (session.evse_id, session.meter.energy_wh) == (2, pytest.approx(4000.0))
 
 
-def test_a_missing_step_is_named_and_the_energy_is_right():
+def test_c5_a_missing_step_is_named_and_the_energy_is_right():
     drive = a_drive()
     for item in five():
         if item.seq_no not in (1, 2):
