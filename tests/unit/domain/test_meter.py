@@ -59,7 +59,7 @@ def test_without_a_start_the_first_sample_is_the_baseline():
     assert state.energy_wh == 400
 
 
-def test_a_dip_for_one_sample_is_named_and_costs_nothing():
+def test_c6_a_dip_for_one_sample_is_named_and_costs_nothing():
     """MTR-07."""
     state, told = _read(_begun(), 100_500.0, 0.0, 101_000.0)
 
@@ -68,7 +68,7 @@ def test_a_dip_for_one_sample_is_named_and_costs_nothing():
     assert "fell" in told[0]
 
 
-def test_a_register_that_starts_again_is_counted_from_there():
+def test_c6_a_register_that_starts_again_is_counted_from_there():
     """MTR-08."""
     state, told = _read(_begun(), 100_500.0, 100.0, 600.0, 1100.0)
 
@@ -76,7 +76,7 @@ def test_a_register_that_starts_again_is_counted_from_there():
     assert len(told) == 2
 
 
-def test_a_jump_for_one_sample_is_named_and_not_counted():
+def test_c6_a_jump_for_one_sample_is_named_and_not_counted():
     """C6: faster than 1.2 times the rated power."""
     state, told = _read(_begun(), 100_500.0, 900_000.0, 101_000.0)
 
@@ -118,7 +118,9 @@ spans = st.one_of(st.integers(-100, 100), st.integers(0, 4000), st.integers(0, 5
     steps=st.lists(st.tuples(spans, registers, st.floats(-10, 300)), max_size=30),
     owed_wh=st.none() | st.floats(-50_000, 50_000),
 )
-def test_energy_never_falls_and_history_is_the_same_energy_in_quarter_hours(steps, owed_wh):
+def test_c6_energy_never_falls_and_history_is_the_same_energy_in_quarter_hours(
+    steps, owed_wh
+):
     """Whatever registers do, and whatever the end of the transaction corrects."""
     state, at_s = _begun(), 0
     for span_s, wh, soc in steps:
@@ -208,7 +210,7 @@ def test_after_a_transaction_nothing_is_drawn():
 # --- state of charge --------------------------------------------------------------
 
 
-def test_zero_in_the_handshake_is_not_the_state_of_charge():
+def test_c8_zero_in_the_handshake_is_not_the_state_of_charge():
     state = _soc(_begun(), 0.0, 0.0, 42.0)
 
     assert (state.soc_percent, state.soc_first) == (42.0, 42.0)
@@ -216,7 +218,7 @@ def test_zero_in_the_handshake_is_not_the_state_of_charge():
 
 
 @pytest.mark.parametrize("value", [255.0, -1.0, 100.1])
-def test_a_state_of_charge_that_cannot_be_is_ignored(value):
+def test_c8_a_state_of_charge_that_cannot_be_is_ignored(value):
     state = _soc(_begun(), 42.0, value)
 
     assert state.soc_percent == 42.0
@@ -228,7 +230,7 @@ def test_zero_in_the_middle_is_ignored_and_an_empty_battery_is_not():
     assert _soc(_begun(), 3.0, 0.0).soc_percent == 0.0
 
 
-def test_a_drop_is_believed_when_it_is_said_twice():
+def test_c8_a_drop_is_believed_when_it_is_said_twice():
     assert _soc(_begun(), 80.0, 30.0).soc_percent == 80.0
     assert _soc(_begun(), 80.0, 30.0, 31.0).soc_percent == 31.0
     assert _soc(_begun(), 80.0, 30.0, 81.0).soc_percent == 81.0
