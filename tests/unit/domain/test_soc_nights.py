@@ -251,7 +251,7 @@ def nights() -> list[Night]:
     return found
 
 
-def test_the_estimate_stays_within_three_points_in_95_percent_of_the_sessions(
+def test_c8_the_estimate_stays_within_three_points_in_95_percent_of_the_sessions(
     nights: list[Night],
 ) -> None:
     """At all times from the first answer on, with at most five answers per session."""
