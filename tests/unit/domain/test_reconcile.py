@@ -277,7 +277,7 @@ def test_silence_is_followed_up_even_when_the_old_limit_is_wanted_again():
     assert _order(power, 60_000.0, at_s=600) is not None
 
 
-def test_after_a_reboot_the_same_limit_is_confirmed_again_at_once():
+def test_c11_after_a_reboot_the_same_limit_is_confirmed_again_at_once():
     """B14, C11."""
     power = doubted(unanswered(_confirmed(60_000.0), "silent"))
     order = _order(power, 60_000.0, at_s=0.1)
