@@ -82,7 +82,7 @@ def test_a_fault_or_a_reservation_does_not_end_a_session():
     assert drive.at(1).open_transaction is not None
 
 
-def test_unplug_and_plug_within_a_second_are_two_sessions():
+def test_c14_unplug_and_plug_within_a_second_are_two_sessions():
     """C14."""
     drive = Drive().status(PREPARING).wait(0.5).status(AVAILABLE).wait(0.5)
     drive.status(PREPARING)
@@ -90,7 +90,7 @@ def test_unplug_and_plug_within_a_second_are_two_sessions():
     assert [s.phase for s in drive.sessions] == [SessionPhase.ENDED, SessionPhase.PLUGGED]
 
 
-def test_flapping_while_charging_is_one_session_and_flapping_twice_writes_nothing():
+def test_c14_flapping_while_charging_is_one_session_and_flapping_twice_writes_nothing():
     """C14: 10 Hz for ten minutes; a status that repeats is no news."""
     drive = _a_charging_station()
     for _ in range(6000):
@@ -105,7 +105,7 @@ def test_flapping_while_charging_is_one_session_and_flapping_twice_writes_nothin
     assert drive.changes == before
 
 
-def test_flapping_between_plugged_and_free_keeps_bounded_memory():
+def test_c14_flapping_between_plugged_and_free_keeps_bounded_memory():
     drive = Drive()
     for _ in range(200):
         drive.wait(0.1).status(PREPARING).wait(0.1).status(AVAILABLE)
@@ -115,7 +115,7 @@ def test_flapping_between_plugged_and_free_keeps_bounded_memory():
     drive.check()
 
 
-def test_more_outlets_than_any_station_has_are_not_remembered():
+def test_c12_more_outlets_than_any_station_has_are_not_remembered():
     """C12."""
     drive = Drive()
     for number in range(1, 300):
@@ -298,7 +298,7 @@ VISIT = {
 
 
 @pytest.mark.parametrize("gap_s", [0, 1, 30])
-def test_all_orders_of_the_six_events_of_a_visit_end_in_a_legal_state(gap_s):
+def test_c16_all_orders_of_the_six_events_of_a_visit_end_in_a_legal_state(gap_s):
     """One session holds the transaction; at most one more, empty, if a plug came late."""
     for order in itertools.permutations(VISIT):
         drive = Drive()
