@@ -98,7 +98,7 @@ def test_every_known_shape_of_a_token_is_read_as_documented(raw, expected):
         "",
     ],
 )
-def test_an_address_that_is_no_vehicles_is_refused_everywhere(digits):
+def test_c13_an_address_that_is_no_vehicles_is_refused_everywhere(digits):
     """Zero, broadcast, multicast, the charger's own, not hex, too short, too long."""
     assert normalise_mac(digits) is None
     assert MAC not in [kind for kind, _ in _read(f"VID:{digits}")]
@@ -194,7 +194,7 @@ def test_no_evidence_matches_nothing():
     assert found.reason == "the station reported nothing about the vehicle"
 
 
-def test_one_address_on_two_vehicles_is_ambiguous():
+def test_c13_one_address_on_two_vehicles_is_ambiguous():
     registry = _registry(a_vehicle("bus-1", MAC_A), a_vehicle("bus-2", MAC_A))
 
     found = match_vehicle([evidence_of(MAC_A)], registry)
