@@ -281,7 +281,7 @@ def test_whatever_happens_only_allowed_rungs_are_taken_a_minute_apart(
 @example(
     every_s=10, may=(True, True, True), status=STATUS.SUSPENDED_EV, power=0.0, soc=None
 )
-def test_a_resume_that_fails_is_an_alarm_within_five_minutes(
+def test_c15_a_resume_that_fails_is_an_alarm_within_five_minutes(
     every_s, may, status, power, soc
 ):
     """C15 and B12, whatever the station says and the policy allows."""
