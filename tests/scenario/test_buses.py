@@ -59,7 +59,7 @@ def told(logs: list[Any], event: str) -> list[Any]:
     return [row for row in logs if row["event"] == event]
 
 
-async def test_a_bus_that_does_not_wake_is_noticed_within_five_minutes(
+async def test_c15_a_bus_that_does_not_wake_is_noticed_within_five_minutes(
     tmp_path: Path,
 ) -> None:
     """C15: it may pause by its registry entry, and does not resume."""
