@@ -24,7 +24,7 @@ def guessed(
     return [brake.failed(address, identity, at + number) for number in range(times)]
 
 
-def test_five_failures_within_a_minute_cost_five_minutes() -> None:
+def test_a2_five_failures_within_a_minute_cost_five_minutes() -> None:
     """A2; the fifth one is told apart, so that it is logged once."""
     brake = Brake()
 
@@ -87,7 +87,7 @@ def test_a_subscriber_of_ipv6_is_one_source() -> None:
     brake.failed("::ffff:10.0.0.9", "x", 1.0)
 
 
-def test_memory_stays_bounded_whatever_comes() -> None:
+def test_a1_memory_stays_bounded_whatever_comes() -> None:
     """A1: ten times the bound of ids and addresses."""
     brake = Brake()
     for number in range(10 * KEYS_MAX):
