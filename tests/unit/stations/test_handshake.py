@@ -67,7 +67,7 @@ def basic(user: bytes, password: bytes) -> bytes:
         ("/D%C3%A9p%C3%B4t", "Dépôt"),
     ],
 )
-def test_the_identity_is_the_last_segment_decoded_once(path: str, identity: str) -> None:
+def test_a5_the_identity_is_the_last_segment_decoded_once(path: str, identity: str) -> None:
     """CON-05, CON-06: URLs that firmware and installers make."""
     assert identity_of(path) == identity
 
@@ -79,7 +79,7 @@ def test_the_identity_is_the_last_segment_decoded_once(path: str, identity: str)
         "/a%1B%5B31m", "/%FF%FE", "/%20CP-01", "/CP-01%20", "/%E2%80%AECP-01", "?CP-01",
     ],
 )  # fmt: skip
-def test_a_path_that_names_no_usable_identity_is_refused(path: str) -> None:
+def test_a5_a_path_that_names_no_usable_identity_is_refused(path: str) -> None:
     """A5, CON-07: empty, dots, control and direction marks, bad UTF-8, over-long."""
     assert identity_of(path) is None
     assert (
@@ -108,7 +108,7 @@ def test_letter_case_and_aliases_lead_to_the_same_station() -> None:
 @pytest.mark.parametrize(
     "path", ["/C%D0%A0-01", "/C%EF%BC%B0-01", "/%E2%84%AA1", "/CP%C5%BF"]
 )
-def test_a_look_alike_of_a_configured_name_is_unknown(path: str) -> None:
+def test_a5_a_look_alike_of_a_configured_name_is_unknown(path: str) -> None:
     """A5: Cyrillic, full-width, the Kelvin sign and the long s are other letters."""
     known = doors(access("CP-01"), access("K1"), access("CPs"))
 
@@ -125,7 +125,7 @@ def test_an_unknown_station_gets_404_unless_commissioning() -> None:
 
 
 @pytest.mark.parametrize("profile", [2, 3])
-def test_a_station_configured_for_tls_is_refused_without_it(profile: int) -> None:
+def test_a6_a_station_configured_for_tls_is_refused_without_it(profile: int) -> None:
     """SEC-04, A6: no downgrade, not even with the right password."""
     known = doors(access(password="correct-password", profile=profile))
     header = basic(b"CP-01", b"correct-password")
@@ -146,7 +146,7 @@ def test_a_station_configured_for_tls_is_refused_without_it(profile: int) -> Non
         (("x", "cp-01"), 101),
     ],
 )
-def test_profile_3_needs_a_certificate_in_the_stations_name(
+def test_a11_profile_3_needs_a_certificate_in_the_stations_name(
     names: tuple[str, ...], status: int
 ) -> None:
     """A11: a certificate of another station opens nothing."""
@@ -193,7 +193,7 @@ def test_a_key_is_right_as_hex_text_and_as_raw_bytes(configured: str, sent: byte
         basic(b"CP-01", hash_password(HEX, SALT).encode()),
     ],
 )  # fmt: skip
-def test_wrong_or_missing_credentials_get_401(header: bytes | None) -> None:
+def test_a2_wrong_or_missing_credentials_get_401(header: bytes | None) -> None:
     """No form but the right one opens, the stored hash included."""
     known = doors(access(password=HEX, profile=1))
 
@@ -268,7 +268,7 @@ def test_a_damaged_stored_hash_opens_for_nobody(stored: str) -> None:
     assert admit("/CP-01", basic(b"CP-01", b""), known, is_tls=False).status == 401
 
 
-def test_a_hash_is_salted_and_does_not_show_the_password() -> None:
+def test_a2_a_hash_is_salted_and_does_not_show_the_password() -> None:
     """Salted at rest, in the form that settings accept."""
     one, other = (
         hash_password("secret-password!", SALT),
