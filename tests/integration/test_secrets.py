@@ -97,7 +97,7 @@ def _kinds(annotation: Any) -> list[type]:
     return inner or ([annotation] if isinstance(annotation, type) else [])
 
 
-def test_every_secret_setting_is_planted() -> None:
+def test_l2_every_secret_setting_is_planted() -> None:
     """A new secret needs a line in PLANTED, or nobody looks for it."""
     assert secret_settings(Settings) == PLANTED.keys()
 
@@ -225,7 +225,7 @@ async def play(daemon: Daemon, cloud: MeanCloud) -> list[str]:
 
 
 @pytest.mark.parametrize("api", ["v3", "v2"])
-async def test_no_secret_leaves_the_daemon_whatever_the_clouds_and_stations_do(
+async def test_l2_no_secret_leaves_the_daemon_whatever_the_clouds_and_stations_do(
     api: str, tmp_path: Path, log: io.StringIO, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with mean_cloud(TOKENS) as cloud:
