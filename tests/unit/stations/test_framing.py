@@ -86,7 +86,7 @@ def test_many_brackets_that_are_not_deep_are_read() -> None:
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[2,"1","A",{"a":'])
-def test_nesting_of_200000_is_refused_quickly(opening: str) -> None:
+def test_i1_nesting_of_200000_is_refused_quickly(opening: str) -> None:
     """I1: a bomb costs milliseconds, not the loop."""
     begun = time.perf_counter()
     frame = framing.parse(opening * 200_000)
@@ -98,7 +98,7 @@ def test_nesting_of_200000_is_refused_quickly(opening: str) -> None:
 @pytest.mark.parametrize(
     "value", ["9" * 5000, "1e999", "-1e999", "NaN", "Infinity", "-Infinity", "0x10", "01"]
 )
-def test_numbers_that_json_or_arithmetic_lacks_are_refused(value: str) -> None:
+def test_i2_numbers_that_json_or_arithmetic_lacks_are_refused(value: str) -> None:
     """I2: no infinity and no endless integer enters."""
     frame = framing.parse(f'[2,"1","MeterValues",{{"a":{value}}}]')
 
@@ -108,7 +108,7 @@ def test_numbers_that_json_or_arithmetic_lacks_are_refused(value: str) -> None:
 @pytest.mark.parametrize(
     "message_id", [None, True, 1.5, [], {}, "", "x" * 65, ["x"], {"a": 1}]
 )
-def test_a_call_whose_id_cannot_be_used_is_refused_and_not_answerable(
+def test_i4_a_call_whose_id_cannot_be_used_is_refused_and_not_answerable(
     message_id: Any,
 ) -> None:
     """Without an id there is nothing to answer (1.6: drop it)."""
@@ -130,7 +130,7 @@ def test_a_numeric_or_long_id_is_tolerated_as_text(message_id: Any, read_as: str
 
 
 @pytest.mark.parametrize("action", [["Heartbeat"], {}, None, 7, "", "A" * 65, True])
-def test_an_action_that_is_no_name_is_refused_but_answerable(action: Any) -> None:
+def test_i3_an_action_that_is_no_name_is_refused_but_answerable(action: Any) -> None:
     """I3: a list as the action kills the usual library; here it gets a CALLERROR."""
     frame = framing.parse(orjson.dumps([2, "9", action, {}]))
 
