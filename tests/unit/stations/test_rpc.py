@@ -147,7 +147,7 @@ def test_an_error_answers_a_call_as_well() -> None:
     assert machine.in_flight is None
 
 
-def test_an_answer_to_nobody_never_settles_the_call_in_flight() -> None:
+def test_c10_an_answer_to_nobody_never_settles_the_call_in_flight() -> None:
     """RPC-02: never matched to the next pending call."""
     machine = machine_with(a_call("a"))
     machine.next_call(0.0)
@@ -156,7 +156,7 @@ def test_an_answer_to_nobody_never_settles_the_call_in_flight() -> None:
     assert machine.in_flight is not None
 
 
-def test_200000_unsolicited_answers_leave_memory_flat_and_the_next_call_works() -> None:
+def test_i10_200000_unsolicited_answers_leave_memory_flat_and_the_next_call_works() -> None:
     """I10: counted and dropped."""
     machine = machine_with(a_call("a"))
     machine.next_call(0.0)
