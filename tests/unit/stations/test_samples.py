@@ -189,7 +189,7 @@ def test_a_time_of_1970_is_replaced_by_ours_and_named() -> None:
 
 
 @pytest.mark.parametrize("per_message", [1, 10, 10_000])
-def test_of_10000_samples_the_first_thousand_are_kept(per_message: int) -> None:
+def test_i12_of_10000_samples_the_first_thousand_are_kept(per_message: int) -> None:
     """I12: bounded, quick, and said aloud."""
     values = [
         meter_value(*(sample(str(n), "SoC") for n in range(per_message)))
