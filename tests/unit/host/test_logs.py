@@ -61,7 +61,7 @@ def test_a_line_begins_with_time_level_and_event(stream: io.StringIO) -> None:
 @pytest.mark.parametrize(
     "text", ["a\nb", "a\r\nb", "\x1b[31mred", "\u202eevil", "\x00", "\u2028", "\ud800"]
 )
-def test_peer_text_is_printable_and_stays_on_one_line(
+def test_l1_peer_text_is_printable_and_stays_on_one_line(
     stream: io.StringIO, text: str
 ) -> None:
     """L1: newline, ANSI, direction marks; also inside lists."""
@@ -75,7 +75,7 @@ def test_peer_text_is_printable_and_stays_on_one_line(
     assert line["many"][1] == "ok"
 
 
-def test_a_text_of_a_megabyte_is_cut(read: Read) -> None:
+def test_l1_a_text_of_a_megabyte_is_cut(read: Read) -> None:
     """L1: bounded, and seen to be cut."""
     log("frame_refused", reason="x" * 1_000_000)
     (line,) = read()
@@ -123,7 +123,7 @@ def test_no_value_makes_logging_raise(read: Read, value: Any) -> None:
         "new_password_2",
     ],
 )
-def test_a_secret_by_name_is_never_written(stream: io.StringIO, name: str) -> None:
+def test_l2_a_secret_by_name_is_never_written(stream: io.StringIO, name: str) -> None:
     """L2: defence in depth."""
     log("agent_started", **{name: "hunter2", "id_token": "VID:1"})
 
@@ -142,7 +142,9 @@ def test_an_exception_is_one_line_too(stream: io.StringIO) -> None:
     assert "KeyError" in orjson.loads(stream.getvalue())["exception"]
 
 
-def test_a_storm_is_damped_and_counted(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_l3_a_storm_is_damped_and_counted(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """L3: the first lines, then one a minute with the count."""
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -166,7 +168,7 @@ def test_what_no_peer_can_cause_is_never_damped(read: Read) -> None:
     assert len(read()) == 100
 
 
-def test_a_flood_of_invented_ids_from_one_address_is_one_storm(read: Read) -> None:
+def test_a1_a_flood_of_invented_ids_from_one_address_is_one_storm(read: Read) -> None:
     """A1: 10,000 unknown stations must not write 10,000 lines."""
     for number in range(1000):
         log("station_refused", station_id=f"X{number}", status=404, address="10.0.0.66")
