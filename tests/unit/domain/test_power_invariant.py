@@ -21,7 +21,7 @@ CHUNK = 500
 
 
 @pytest.mark.parametrize("chunk", range(20))
-def test_the_cap_is_never_passed_whatever_happens(chunk):
+def test_w1_the_cap_is_never_passed_whatever_happens(chunk):
     for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
         World(seed).run()
 
