@@ -36,7 +36,7 @@ def confirmed_grid_w(place: Yard) -> float:
     return sum(limits) / EFFICIENCY
 
 
-async def test_a_cap_that_drops_by_80_percent_is_kept_within_30_seconds(
+async def test_w3_a_cap_that_drops_by_80_percent_is_kept_within_30_seconds(
     tmp_path: Path,
 ) -> None:
     """W3: all lower limits confirmed within 30 s of simulated time, nothing raised."""
@@ -67,7 +67,7 @@ async def test_a_cap_that_drops_by_80_percent_is_kept_within_30_seconds(
 
 
 @pytest.mark.parametrize("dies_after_h", [0.05, 0.4, 1.1])
-async def test_with_the_gateway_gone_the_stations_stay_under_the_cap(
+async def test_w2_with_the_gateway_gone_the_stations_stay_under_the_cap(
     tmp_path: Path, dies_after_h: float
 ) -> None:
     """W2: at any point of the night; vehicles leave and new ones come meanwhile."""
