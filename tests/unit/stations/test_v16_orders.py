@@ -98,7 +98,7 @@ def test_a_relative_profile_has_no_start_and_phases_are_written_per_period() -> 
 @pytest.mark.parametrize(
     "changes", [{"periods": ((0, 10.25),)}, {"periods": ((0, float("nan")),)}]
 )
-def test_what_would_break_the_schema_is_never_sent(changes: dict[str, Any]) -> None:
+def test_w4_what_would_break_the_schema_is_never_sent(changes: dict[str, Any]) -> None:
     """Strict on sending: two decimals and NaN stay here (W4)."""
     with pytest.raises(StationFault, match="SetChargingProfile"):
         set_charging_profile(EvseId(1), a_profile(**changes))
