@@ -150,7 +150,7 @@ def test_a_dynamic_profile_has_a_watchdog_and_no_start() -> None:
     "changes",
     [{"periods": ((0, float("nan")),)}, {"periods": ()}, {"transaction_id": "T" * 37}],
 )  # fmt: skip
-def test_what_would_break_the_schema_is_never_sent(
+def test_w4_what_would_break_the_schema_is_never_sent(
     version: str, changes: dict[str, Any]
 ) -> None:
     """Strict on sending (W4)."""
