@@ -127,7 +127,7 @@ def test_an_absolute_start_is_a_whole_second_well_in_the_past(line, form, micro)
 
 @quick
 @given(line=curves(values=st.floats(0, 5000)), form=forms())
-def test_limits_are_tenths_and_nothing_lies_between_zero_and_the_minimum(line, form):
+def test_w4_limits_are_tenths_and_nothing_lies_between_zero_and_the_minimum(line, form):
     """1 to 999 W mean 0 to some stations and more to others (W4)."""
     for _, limit in _compiled(line, form).profile.periods:
         assert round(limit, 1) == limit
