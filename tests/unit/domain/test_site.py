@@ -176,7 +176,7 @@ def test_words_name_the_meter_or_why_it_does_not_count() -> None:
     assert (stale.is_measured, stale.total_w) == (False, None)
 
 
-def test_a_station_that_reports_too_little_is_told_after_five_minutes() -> None:
+def test_w6_a_station_that_reports_too_little_is_told_after_five_minutes() -> None:
     """W6: 140 kW at the meter, at most 100 of them the building, 20 reported."""
     rows = [seen(at, 140_000, said_w=20_000) for at in range(0, 305, 5)]
 
