@@ -201,7 +201,7 @@ class Hand:
         return self.depot.site_load.unmanaged_w
 
 
-async def test_a_station_that_reports_too_little_is_told_once_per_spell() -> None:
+async def test_w6_a_station_that_reports_too_little_is_told_once_per_spell() -> None:
     """W6: the meter shows more than building and reports explain, for 5 minutes."""
     hand = Hand()
     with capture_logs() as logs:
