@@ -95,7 +95,7 @@ def test_a_whole_file_is_read(tmp_path: Path) -> None:
     assert found.store.path == Path("/tmp/agent.db")
 
 
-def test_no_secret_is_shown_when_settings_are_printed(tmp_path: Path) -> None:
+def test_l2_no_secret_is_shown_when_settings_are_printed(tmp_path: Path) -> None:
     """L2."""
     found = loaded(tmp_path, WHOLE)
 
