@@ -252,7 +252,7 @@ def test_files_of_the_listener_are_named_when_they_are_wrong(
     assert len(TlsDoor.open(TlsFiles(pairs=(pair,))).facts) == 1
 
 
-def test_a_key_that_every_user_may_read_is_refused(pair: tuple[str, str]) -> None:
+def test_u2_a_key_that_every_user_may_read_is_refused(pair: tuple[str, str]) -> None:
     """U2: before it is used, with the way to mend it."""
     Path(pair[1]).chmod(0o644)
 
