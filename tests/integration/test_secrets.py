@@ -21,7 +21,9 @@ import websockets
 from pydantic import BaseModel, SecretStr
 
 from agent.app import Daemon
+from agent.cloud.http import CloudHttp
 from agent.demo import EVENING
+from agent.domain.errors import CloudFault
 from agent.host import logs
 from agent.host.clock import RandomIds, ScaledClock
 from agent.settings import Settings
@@ -276,6 +278,26 @@ async def test_l2_no_secret_leaves_the_daemon_whatever_the_clouds_and_stations_d
     assert not leaks("\n".join(answers))
     assert not leaks(dump)
     assert not leaks(files.decode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    "where", ["https://127.0.0.1:{port}", "http://127.0.0.1:1", "http://["]
+)
+async def test_a_cloud_that_cannot_be_reached_is_named_without_the_token(
+    where: str,
+) -> None:
+    """Broken TLS, nobody there, no address at all; with the token and a bad one."""
+    with mean_cloud(TOKENS) as cloud:
+        base = where.format(port=cloud.url.rpartition(":")[2])
+        http = CloudHttp("chargeye", base)
+        words = []
+        for bearer in (TOKENS["chargeye"], f"{TOKENS['chargeye']}\r\nX: y", "PLANTED-é"):
+            with pytest.raises(CloudFault) as caught:
+                await http.send("GET", f"/x?key={IN_ADDRESS}", bearer=bearer)
+            words.append(f"{caught.value!r} {caught.value.__cause__!r}")
+        await http.close()
+
+    assert not leaks(" ".join(words))
 
 
 @pytest.mark.parametrize(
