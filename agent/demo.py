@@ -55,6 +55,9 @@ CONNECTED_KINDS, SILENT_KINDS = ("Van", "Truck"), ("Van",)
 their SoC, as most cars on AC do not."""
 CAR_LIMIT_PERCENT = 80.0
 """Drivers left the latter at a charge limit below what is planned; it must be raised."""
+RAISED_WITHIN_S = 1200.0
+"""A car is read and told a while after it was plugged in: its limit must not bind before,
+or its plan could not be kept by anybody."""
 CAP_TOLERANCE = 1.002
 DRAIN_S = 15.0
 
@@ -378,7 +381,10 @@ def _as_at_home(vehicle: NightVehicle) -> NightVehicle:
     """A vehicle as its driver left it: what it tells stations, and its charge limit."""
     if not vehicle.name.startswith(SILENT_KINDS):
         return vehicle
-    return replace(vehicle, tells_soc=False, limit_percent=CAR_LIMIT_PERCENT)
+    below_wh = (CAR_LIMIT_PERCENT - vehicle.soc_start) / 100 * vehicle.capacity_wh
+    has_time = below_wh / vehicle.max_w * 3600 > RAISED_WITHIN_S
+    limit_percent = CAR_LIMIT_PERCENT if has_time else 100.0
+    return replace(vehicle, tells_soc=False, limit_percent=limit_percent)
 
 
 def _smartcar(scenario: DepotScenario, clock: ScaledClock) -> SmartcarStandin:
