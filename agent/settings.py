@@ -346,6 +346,7 @@ class SmartcarSection(_Section):
     limit_max_percent: float = Field(default=100, ge=50, le=100)
     care_percent: float | None = Field(default=None, ge=50, le=100)
     goal_car_stop: bool = False
+    asks_why_stopped: bool = False
     makes: tuple[SmartcarMake, ...] = ()
     vehicles: tuple[SmartcarVehicle, ...] = ()
 

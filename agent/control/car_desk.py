@@ -83,6 +83,7 @@ class CarDesk:
     """By VIN as ``plain_vin`` writes it."""
     facts_of: Facts
     make_rules: tuple[MakeRule, ...] = MAKE_RULES
+    asks_why_stopped: bool = False
     facts: dict[str, CarFacts] = field(default_factory=dict)
     states: dict[str, tuple[CarState, datetime]] = field(default_factory=dict)
     sizes: dict[VehicleId, float] = field(default_factory=dict)

@@ -24,6 +24,7 @@ class CarSights:
     """Looks at sessions; remembers since when each has stopped charging."""
 
     depot: Depot
+    asks_why_stopped: bool = False
     _stopped: dict[SessionId, datetime] = field(default_factory=dict)
 
     def look(self, session: Session, now: datetime) -> CarSight:
@@ -37,6 +38,7 @@ class CarSights:
             plugged_at=session.plugged_at,
             matched_at=session.matched_at or session.plugged_at,
             station_soc=session_soc.gives_soc(session) or self._soc_may_come(session, now),
+            asks_why_stopped=self.asks_why_stopped,
             has_samples=running is not None and meter.power_at is not None,
             is_charging=is_charging,
             stopped_at=self._stopped_at(session, now, is_charging=is_charging),

@@ -79,7 +79,7 @@ class Cars:
 
     def __post_init__(self) -> None:
         """Look at the depot of the desk."""
-        self.sights = CarSights(self.desk.depot)
+        self.sights = CarSights(self.desk.depot, self.desk.asks_why_stopped)
 
     @property
     def depot(self) -> Depot:

@@ -81,13 +81,15 @@ class CarSight:
     """What is known of a plugged vehicle's session now; percent and W.
 
     ``stopped_at``: the vehicle or the station ended charging while power was offered.
-    ``station_soc``: whether the station itself gives SoC; ``has_samples``: whether it
-    was heard at all.
+    ``station_soc``: whether the station itself gives SoC; then the vehicle is not asked,
+    unless it stopped below its target and the operator allows ``asks_why_stopped``.
+    ``has_samples``: whether the station was heard at all.
     """
 
     plugged_at: datetime
     matched_at: datetime
     station_soc: bool
+    asks_why_stopped: bool = False
     has_samples: bool = True
     is_charging: bool = False
     stopped_at: datetime | None = None
@@ -203,6 +205,8 @@ def _is_short(care: Care, sight: CarSight, now: datetime) -> bool:
     """Whether a vehicle whose SoC is known stopped before its target, by its own limit."""
     stopped_at, soc, target = sight.stopped_at, sight.soc, sight.target_percent
     if care.is_end_read or stopped_at is None or soc is None or target is None:
+        return False
+    if not sight.asks_why_stopped:
         return False
     is_short = soc.percent < target - END_SHORT_POINTS
     return is_short and _waited(stopped_at, now) >= READ_AFTER_S

@@ -65,6 +65,7 @@ class CarsPart(Part):
             health=health,
             rows={plain_vin(row.vin): _row(section, row) for row in section.vehicles},
             facts_of=self._facts,
+            asks_why_stopped=section.asks_why_stopped,
             make_rules=(*_make_rules(section), *MAKE_RULES),
         )
         minder = ground.executor.minder

@@ -317,6 +317,22 @@ async def test_a_car_that_comes_back_before_its_limit_is_restored_keeps_the_driv
     assert place.cloud.limit == 80
 
 
+@pytest.mark.parametrize("asks", [True, False])
+async def test_where_the_station_gives_soc_a_limit_is_found_when_the_car_stops_early(
+    *, asks: bool
+) -> None:
+    """Only where the operator allows that one read; then the limit is raised."""
+    async with bench(target=95.0) as place:
+        place.cars.sights.asks_why_stopped = asks
+        await place.plug()
+        await place.charge(5, soc=79.0)
+        await place.status(ConnectorStatus.SUSPENDED_EV)
+        await place.charge(6, 0.0, soc=80.0)
+
+    assert len(place.cloud.reads) == int(asks)
+    assert place.cloud.commands == [("set-limit", 95.0)] * asks
+
+
 # --- start and stop --------------------------------------------------------------------
 
 
