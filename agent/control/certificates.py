@@ -17,13 +17,14 @@ import structlog
 
 from agent.control.operations import Arguments, OperationRefused, flag_of, text_of
 from agent.control.security import texts
-from agent.domain.errors import AgentFault, StationFault, StoreFault
+from agent.domain.errors import AgentFault, StationFault
 from agent.domain.ids import StationId
 from agent.ports import (
     Answer,
     Clock,
     FactSaved,
     InstalledCertificate,
+    OrderAnswer,
     SignedCertificate,
     Signer,
     StationSecurity,
@@ -148,7 +149,7 @@ class CertificateKeeper:
             self._wake.clear()
             try:
                 await self._collect()
-            except StoreFault as fault:
+            except AgentFault as fault:
                 log.error("record_not_stored", reason=str(fault))
             async with asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(self._clock.sleep(COLLECT_S))
@@ -394,7 +395,10 @@ class CertificateKeeper:
         if self._stations.version_of(station_id) is None:
             return
         self._renewed_at[station_id] = now
-        answer = await self._stations.ask_for_request(station_id)
+        try:
+            answer = await self._stations.ask_for_request(station_id)
+        except StationFault as fault:
+            answer = OrderAnswer(answer=Answer.ERROR, detail=str(fault))
         log.info(
             "certificate_renewal_asked", station_id=station_id, answer=answer.detail[:64]
         )

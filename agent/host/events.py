@@ -29,7 +29,8 @@ EVENTS: dict[str, LogEvent] = {
     "station_refused": LogEvent(
         "warning",
         "a connection was refused; `status` is 404 unknown id, 401 wrong "
-        "password, 403 needs TLS, 409 id in use, 101 no common OCPP version",
+        "password, 403 needs TLS or another certificate, 409 id in use, 429 too many "
+        "failures, 101 no common OCPP version",
         "compare id, password and OCPP version at the station with [[stations]]",
     ),
     "station_reconnected": LogEvent("info", "it came back without a boot, as stations do"),

@@ -33,6 +33,8 @@ BREACHES_MAX = 64
 """Different schema breaches remembered per link, so that each is logged once."""
 OWN_CERTIFICATE = "ChargingStationCertificate"
 """The kind of certificate that profile 3 needs; the only one that is signed here."""
+LOG_STATUSES = frozenset({"BadMessage", "NotSupportedOperation", "PermissionDenied"})
+"""Of a log upload; the others are those of firmware, or of nothing (Idle)."""
 DATA_MAX = 8192
 """DataTransfer data beyond this is dropped (faults.md I12)."""
 
@@ -237,7 +239,7 @@ class Adapter:
         request_id = payload.get("requestId")
         self.desk.progressed(
             self.station_id,
-            "log" if "Upload" in status else "firmware",
+            "log" if "Upload" in status or status in LOG_STATUSES else "firmware",
             status,
             request_id if type(request_id) is int else None,
         )

@@ -30,6 +30,17 @@ CLOCK_SLACK = timedelta(hours=24)
 DNS_NAME = re.compile(r"^(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*$")
 SIGNED_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 
+BROKEN = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for bytes that only look like a certificate; it reads late."""
+
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -81,7 +92,7 @@ def read_chain(pem: str | bytes) -> list[x509.Certificate]:
     data = pem.encode() if isinstance(pem, str) else pem
     try:
         return x509.load_pem_x509_certificates(data)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except BROKEN as error:
         # The library's own words point at its website.
         raise CertificateFault("there is no certificate in PEM") from error
 
@@ -117,7 +128,7 @@ def names_of(certificate: x509.Certificate) -> frozenset[str]:
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names.update(found.value.get_values_for_type(x509.DNSName))
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *BROKEN):
         pass
     return frozenset(names - {""})
 
@@ -143,7 +154,7 @@ def revoked_serials(pem: bytes) -> frozenset[int]:
     """Serial numbers in a revocation list. Raises CertificateFault."""
     try:
         return frozenset(item.serial_number for item in x509.load_pem_x509_crl(pem))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except BROKEN as error:
         raise CertificateFault("there is no revocation list in PEM") from error
 
 
@@ -159,12 +170,14 @@ def request_problem(csr_pem: str, names: Sequence[str]) -> str | None:
     if len(csr_pem) > CSR_MAX:
         return f"the request has over {CSR_MAX} characters"
     try:
-        csr = x509.load_pem_x509_csr(csr_pem.encode())
-        is_signed = csr.is_signature_valid
-        key = csr.public_key()
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature):
+        return _csr_problem(x509.load_pem_x509_csr(csr_pem.encode()), names)
+    except BROKEN:
         return "the request cannot be read as PKCS #10"
-    if not is_signed:
+
+
+def _csr_problem(csr: x509.CertificateSigningRequest, names: Sequence[str]) -> str | None:
+    key = csr.public_key()
+    if not csr.is_signature_valid:
         return "the request's signature is not valid"
     weak = _weakness(key)
     if weak is not None:
@@ -202,14 +215,17 @@ def answer_problem(
     try:
         leaf = read_chain(chain_pem)[0]
         csr = x509.load_pem_x509_csr(csr_pem.encode())
-    except (CertificateFault, ValueError) as error:
-        return str(error)[:200]
-    if _spki(leaf.public_key()) != _spki(csr.public_key()):
+        is_same = _spki(leaf.public_key()) == _spki(csr.public_key())
+        found = {name.lower() for name in names_of(leaf)}
+    except CertificateFault as fault:
+        return str(fault)
+    except BROKEN:
+        return "the certificate or its request cannot be read"
+    if not is_same:
         return "the certificate is not for the key of the request"
     if leaf.not_valid_after_utc <= now:
         return "the certificate has expired"
-    allowed = {name.lower() for name in names if name}
-    if not allowed & {name.lower() for name in names_of(leaf)}:
+    if not found & {name.lower() for name in names if name}:
         return "the certificate does not name this station"
     return None
 

@@ -136,9 +136,13 @@ class Entrance:
         admission = self.judge(door, request)
         address = address_of(socket)
         now_s = asyncio.get_running_loop().time()
-        if self.brake.is_blocked(address, admission.identity, now_s):
+        is_in = admission.status == http.HTTPStatus.SWITCHING_PROTOCOLS
+        # Where no credentials are asked for there is nothing to guess, and a station
+        # must not suffer from a neighbour behind the same router.
+        is_guess = admission.is_proven or not is_in
+        if is_guess and self.brake.is_blocked(address, admission.identity, now_s):
             return self._refuse(address, admission, status=BLOCKED)
-        if admission.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
+        if not is_in:
             if self.brake.failed(address, admission.identity, now_s):
                 log.error("source_blocked", address=address, station_id=admission.identity)
             has_guessed = self.hides or bool(request.headers.get_all("Authorization"))

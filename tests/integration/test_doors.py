@@ -203,6 +203,18 @@ async def test_a2_five_wrong_guesses_block_their_source_and_nobody_else(
     assert KEY not in seen
 
 
+async def test_a2_a_neighbour_that_fails_locks_no_station_out_that_needs_no_password(
+    tmp_path: Path,
+) -> None:
+    """All of a depot may sit behind one router; an unknown id there tries for ever."""
+    async with depot(tmp_path, [{"id": "CP-01"}]) as place:
+        unknown = [await place.knock("CP-99", place.plain) for _ in range(7)]
+        station = await place.knock("CP-01", place.plain)
+
+    assert unknown == [404] * 5 + [401] * 2
+    assert station == 101
+
+
 async def _answer(place: Depot, name: str, **headers: str) -> tuple[bytes, float]:
     """The raw answer to a handshake, without its date, and how long it took."""
     reader, writer = await asyncio.open_connection("127.0.0.1", place.daemon.ocpp_port)
