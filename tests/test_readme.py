@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import click
+import typer
 from typer.testing import CliRunner
 
 from agent.cli import app
@@ -50,3 +53,28 @@ def test_no_committed_file_names_a_package_registry() -> None:
 
         assert "--index-url" not in text
         assert "https://" not in text.replace("https://www.apache.org", "")
+
+
+def test_every_test_that_the_readme_names_exists() -> None:
+    """The table of capabilities: a name that is gone would be a promise without proof."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text)
+
+    assert len(named) > 20
+    for file, function in named:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not function or f"def {function}(" in source, f"{file}::{function}"
+
+
+def test_every_command_of_the_capabilities_exists() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = text.partition("## What it can do")[2].partition("\n## ")[0]
+    known = typer.main.get_command(app)
+    assert isinstance(known, click.Group)
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    for words in re.findall(r"`([a-z][a-z0-9 -]*)", " ".join(rows)):
+        first, *rest = words.split()
+        assert first in known.commands, words
+        group = known.commands[first]
+        if rest and isinstance(group, click.Group):
+            assert rest[0] in group.commands, words
