@@ -97,6 +97,26 @@ async def test_both_certificates_are_offered_by_what_the_station_can(
     assert used == f"ECDHE-{kind}-AES128-GCM-SHA256"
 
 
+async def test_suites_without_forward_secrecy_are_for_those_who_ask_for_them(
+    pki: Pki, tmp_path: Path
+) -> None:
+    """`static_rsa` is off unless a station knows nothing better."""
+    context = pki.context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("AES128-GCM-SHA256")
+    found = []
+    for static_rsa in (False, True):
+        tls = pki.tls(static_rsa=static_rsa)
+        async with depot(tmp_path, [row(profile=2)], tls=tls) as place:
+            found.append(
+                await place.knock(
+                    "CP-01", place.secure, headers=basic("CP-01", KEY), ssl=context
+                )
+            )
+
+    assert found == [0, 101]
+
+
 # --- out ----------------------------------------------------------------------------
 
 
@@ -415,3 +435,30 @@ async def test_the_gateways_own_certificates_are_watched(pki: Pki, tmp_path: Pat
 
     assert 'certificate_days_left{certificate="server-rsa"} 19.' in metrics
     assert 'certificate_days_left{certificate="server-ecdsa"} 19.' in metrics
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_station_whose_certificate_ends_soon_is_asked_to_renew_once_a_day(
+    version: str, pki: Pki, tmp_path: Path
+) -> None:
+    """The end is read from the certificate that its link was opened with."""
+    signer = {"ca_certificate": str(pki.ca), "ca_key": str(pki.ca_key)}
+    async with depot(tmp_path, [row(profile=3)], tls=pki.tls(), pki=signer) as place:
+        station = place.station(
+            "CP-01",
+            place.secure,
+            ocpp_version=version,
+            ssl_context=pki.context(pki.station("CP-01", days=10)),
+        )
+        await place.online(station)
+        part: Any = next(
+            item for item in place.daemon.parts if type(item).__name__ == "SecurityPart"
+        )
+        await part._certificates.check()
+        await until(lambda: place.events("certificate_accepted"))
+        await part._certificates.check()
+        asked = place.events("certificate_renewal_asked")
+        warned = place.events("certificate_expiring")
+
+    assert len(asked) == 1
+    assert {item["certificate"] for item in warned} == {"station"}
