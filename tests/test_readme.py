@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 from typer.testing import CliRunner
 
@@ -69,12 +69,11 @@ def test_every_test_that_the_readme_names_exists() -> None:
 def test_every_command_of_the_capabilities_exists() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = text.partition("## What it can do")[2].partition("\n## ")[0]
-    known = typer.main.get_command(app)
-    assert isinstance(known, click.Group)
+    known: Any = typer.main.get_command(app)
     rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
     for words in re.findall(r"`([a-z][a-z0-9 -]*)", " ".join(rows)):
         first, *rest = words.split()
         assert first in known.commands, words
         group = known.commands[first]
-        if rest and isinstance(group, click.Group):
+        if rest and hasattr(group, "commands"):
             assert rest[0] in group.commands, words
