@@ -93,6 +93,12 @@ EVENTS: dict[str, LogEvent] = {
         "log, foreign firmware",
         "look at the station",
     ),
+    "tls_handshake_failed": LogEvent(
+        "warning",
+        "TLS ended before a station said who it is; see `reason`",
+        "certificate has expired: renew it; unknown ca: install the gateway's root at the "
+        "station; unsupported protocol: it knows no TLS 1.2; http request: it means ws://",
+    ),
     "source_blocked": LogEvent(
         "error",
         "five refused attempts within a minute: this address or id must wait 5 minutes",

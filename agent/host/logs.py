@@ -24,6 +24,7 @@ DAMPED = frozenset(
         "frame_refused", "station_refused", "answer_unmatched", "anomaly_recorded",
         "action_unknown", "data_transfer_received", "record_not_stored",
         "call_timed_out", "link_replaced", "security_event_reported", "station_notified",
+        "tls_handshake_failed", "source_blocked", "security_alarm_raised",
     }
 )  # fmt: skip
 """Events that a peer can cause at will."""
@@ -60,7 +61,9 @@ def _shown(value: Any, depth: int) -> Any:
         return clean(value)
     if isinstance(value, dict) and depth > 0:
         return {
-            clean(str(name)): "(secret)" if _is_secret(str(name)) else _shown(item, depth - 1)
+            clean(str(name)): "(secret)"
+            if _is_secret(str(name))
+            else _shown(item, depth - 1)
             for name, item in list(value.items())[:ITEMS_MAX]
         }
     if isinstance(value, (list, tuple, set, frozenset)) and depth > 0:

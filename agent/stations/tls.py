@@ -11,6 +11,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 
 from agent.domain.errors import ConfigFault, ConfigProblem
@@ -21,6 +22,8 @@ from agent.stations.certificates import (
     read_chain,
     revoked_serials,
 )
+
+log = structlog.get_logger()
 
 HANDSHAKE_S = 10.0
 """As for the rest of a handshake (faults.md R1)."""
@@ -40,6 +43,21 @@ class TlsFiles:
     client_ca: str = ""
     client_crl: str = ""
     static_rsa: bool = False
+
+
+class _Watched(ssl.SSLObject):
+    """Tells why a handshake failed; the event loop keeps that to itself (SEC-01)."""
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake. Raises what the library raises."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            told = getattr(error, "verify_message", "") or error.reason or str(error)
+            log.warning("tls_handshake_failed", reason=str(told)[:120].lower())
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +80,7 @@ class TlsDoor:
         door = cls()
         door.load(files)
         front = _context(files)
+        front.sslobject_class = _Watched
         front.sni_callback = door._hand_over
         door.context = front
         return door

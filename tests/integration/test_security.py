@@ -139,11 +139,13 @@ async def test_a11_what_is_no_tls_1_2_is_refused(pki: Pki, tmp_path: Path) -> No
                 "CP-01", place.secure, headers=basic("CP-01", KEY), ssl=context
             )
             assert found == 0
+        told = {item["reason"] for item in place.events("tls_handshake_failed")}
         good = await place.knock(
             "CP-01", place.secure, headers=basic("CP-01", KEY), ssl=pki.context()
         )
 
     assert good == 101
+    assert told == {"unsupported_protocol"}
 
 
 async def test_a11_certificates_that_are_not_the_stations_open_nothing(
@@ -170,6 +172,7 @@ async def test_a11_certificates_that_are_not_the_stations_open_nothing(
             "another's": await knock("CP-02", own),
             "another's, at one without credentials": await knock("CP-03", own),
         }
+        told = {item["reason"] for item in place.events("tls_handshake_failed")}
 
     assert found == {
         "own": 101,
@@ -179,6 +182,8 @@ async def test_a11_certificates_that_are_not_the_stations_open_nothing(
         "another's": 403,
         "another's, at one without credentials": 403,
     }
+    assert "certificate has expired" in told
+    assert len(told) == 2
 
 
 async def test_a_certificate_may_name_a_station_by_its_certificate_name_or_serial(
