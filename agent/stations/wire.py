@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine
 from typing import Any, cast
 
+import structlog
 import websockets
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import Frame, Opcode, apply_mask  # type: ignore[attr-defined]
@@ -23,6 +24,8 @@ from websockets.streams import StreamReader
 
 from agent.stations.handshake import Admission
 from agent.stations.link import WireClosed
+
+log = structlog.get_logger()
 
 QUEUE_FRAMES = 4
 """Messages buffered per link before TCP pushes back (architecture.md section 6)."""
@@ -37,6 +40,9 @@ SHORT_HEADS = tuple(bytes((TEXT_FRAME, size)) for size in range(SHORT_FRAME_MAX 
 SHORT_HEAD, LONG_HEAD = 6, 8
 """Bytes of a station's heads; the last four are the mask."""
 FRAME_MAX = 0xFFFF
+STALLED_S = 15.0
+"""A station that takes none of our bytes for so long does not read any more (N12). Far
+longer than a mobile network stalls, and short enough for an orderly stop (H3)."""
 _DATA = (Opcode.TEXT, Opcode.CONT, Opcode.BINARY)
 _BETWEEN_FRAMES = StreamReader.at_eof.__code__
 """Where the library's parser waits for a frame of which it has seen nothing yet."""
@@ -101,6 +107,26 @@ class StationSocket(ServerConnection):
         self._is_gone = True
         super().connection_lost(exc)
         self._wake()
+
+    async def drain(self) -> None:
+        """Wait until the peer takes what was written; raises OSError when it does not.
+
+        The library waits here for ever, in pings and in the closing handshake too.
+        """
+        if not self.paused:
+            return
+        try:
+            async with asyncio.timeout(STALLED_S):
+                await super().drain()
+        except TimeoutError:
+            self.transport.abort()
+            admission: Admission | None = getattr(self, "admission", None)
+            log.warning(
+                "link_closed_by_agent",
+                station_id=None if admission is None else admission.station_id,
+                reason=f"it read nothing for {STALLED_S:.0f} s",
+            )
+            raise ConnectionAbortedError("the station does not read") from None
 
     async def receive(self) -> bytes:
         """The next message, undecoded. Raises WireClosed after the last one."""
@@ -169,7 +195,10 @@ class SocketWire:
             socket.protocol.send_text(body)
             socket.send_data()
         if socket.paused:
-            await socket.drain()
+            try:
+                await socket.drain()
+            except OSError as gone:
+                raise WireClosed from gone
 
     async def ping(self) -> Awaitable[float]:
         """Send a ping; the awaitable ends with its pong."""
