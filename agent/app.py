@@ -400,6 +400,14 @@ class Daemon:
         newest = power.doubtful or power.confirmed
         return newest.allows if newest is not None else None
 
+    def _profile_of(self, station_id: StationId) -> int:
+        doors, known = self.server.doors, self.server.entrance.known
+        configured = doors.stations.get(station_id)
+        proved = known.lowest.get(station_id, 0)
+        if configured is None or configured.allow_lower_profile:
+            proved = 0
+        return max(proved, configured.security_profile if configured else 0)
+
     # --- Source of the web pages ------------------------------------------------------
 
     def status(self) -> Json:
@@ -409,7 +417,9 @@ class Daemon:
 
     def stations(self) -> list[Json]:
         """All stations."""
-        return views.stations(self.depot, self.clock.now(), self.server.last_seen)
+        return views.stations(
+            self.depot, self.clock.now(), self.server.last_seen, self._profile_of
+        )
 
     async def sessions(self, limit: int) -> list[Json]:
         """Sessions, newest first; open ones as they are in memory."""

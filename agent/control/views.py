@@ -21,6 +21,8 @@ from agent.ports import Candidate, OutboxRow
 
 Json = dict[str, object]
 LastSeen = Callable[[StationId], datetime | None]
+ProfileOf = Callable[[StationId], int | None]
+"""The least security profile with which a station may connect; None if not told."""
 
 MEASURED_SHOWN_S = 900.0
 """Measured power is shown as power now while it is younger than this."""
@@ -33,10 +35,19 @@ def iso(at: datetime | None) -> str | None:
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def stations(depot: Depot, now: datetime, last_seen: LastSeen) -> list[Json]:
+def stations(
+    depot: Depot,
+    now: datetime,
+    last_seen: LastSeen,
+    profile_of: ProfileOf = lambda _: None,
+) -> list[Json]:
     """All stations, configured or seen, with their outlets."""
     names = sorted({**depot.traits, **depot.states})
-    return [_station(depot, station_id, now, last_seen) for station_id in names]
+    return [
+        _station(depot, station_id, now, last_seen)
+        | {"security_profile": profile_of(station_id)}
+        for station_id in names
+    ]
 
 
 def _station(
@@ -114,8 +125,25 @@ def _evse(depot: Depot, station_id: StationId, evse_id: EvseId, now: datetime) -
             "proof": level(depot, session, (station_id, evse_id)),
         },
         "source": view.source if view is not None and is_live else None,
+        "outlook": _outlook(depot, session),
         "order": power.order,
         "order_detail": power.detail,
+    }
+
+
+def _outlook(depot: Depot, session: Session | None) -> Json | None:
+    """What a session comes to at departure; None while no departure is known."""
+    found = depot.accounts.get(session.session_id) if session is not None else None
+    if found is None or found.departs_at is None:
+        return None
+    expected = found.expected_soc
+    return {
+        "departs_at": iso(found.departs_at),
+        "target_soc": found.target_soc,
+        "expected_soc": None if expected is None else round(expected, 1),
+        "behind_wh": round(found.behind_wh),
+        "at_risk": found.at_risk,
+        "reason": found.reason or None,
     }
 
 
@@ -147,6 +175,7 @@ def session(item: Session, now: datetime | None = None) -> Json:
         "vin": item.vin,
         "account": item.account_id,
         "account_verified": item.account_ok,
+        "account_reason": item.account_reason or None,
         "match": item.match,
         "match_evidence": [
             {
@@ -176,6 +205,7 @@ def session(item: Session, now: datetime | None = None) -> Json:
         "soc_source": None if soc is None else soc.source,
         "soc_confidence": None if soc is None else round(soc.confidence, 1),
         "soc_at": None if soc is None else iso(soc.measured_at),
+        "car_limit": item.soc_book.ceiling,
         "goal": _goal(item),
         "stop_reason": item.stop_reason or None,
         "anomalies": list(item.anomalies),
@@ -395,6 +425,13 @@ def status(depot: Depot, now: datetime, clouds: Sequence[CloudHealth], name: str
             for outlet, power in depot.power.items()
             if power.verified is False
         ),
+        "billing": None
+        if depot.billing is None
+        else {
+            "required": depot.billing.is_required,
+            "accounts": len(depot.billing.book.accounts),
+            "without_account": depot.billing.without,
+        },
         "registry_at": iso(depot.registry_at),
         "plans_at": iso(depot.schedules_at),
         "clouds": [
