@@ -253,6 +253,12 @@ class Executor:
             tasks.create_task(self.sender.save_ladders(), name="ladders")
         if self.calibration.has_unsaved:
             tasks.create_task(self.calibration.save(), name="efficiency")
+        for outlet in self.minder.resumed:
+            # Some forget the limit just then (LIM-11): it is sent again, and measured.
+            depot = self._depot
+            depot.power[outlet] = reconcile.doubted(depot.power_of(outlet))
+            depot.changed.set()
+        self.minder.resumed.clear()
         for outlet in self.minder.restarts:
             tasks.create_task(self._restart(outlet), name="restart")
         self.minder.restarts.clear()

@@ -21,6 +21,7 @@ from agent.domain.curve import value_at
 from agent.domain.ids import EvseId, Outlet, SessionId, StationId
 from agent.domain.ladder import (
     Facts,
+    Fix,
     LadderKey,
     Learned,
     Move,
@@ -142,9 +143,12 @@ class Ladders:
         *,
         now: datetime,
         answered_else: bool,
+        has_zero: bool = False,
     ) -> Move:
         """Learn from the answer to an order; ``sent`` is the way that it used."""
         outcome = OUTCOME_OF[answer.answer]
+        if outcome is Outcome.REFUSED and has_zero:
+            outcome = Outcome.REFUSED_ZERO
         if outcome is Outcome.ACCEPTED:
             self._accepted(outlet, session, sent, now)
         reason = " ".join(part for part in (answer.reason, answer.detail) if part)
@@ -327,12 +331,15 @@ def base_form(
     """The form of limits by what station, vehicle and configuration say (B5, B6)."""
     session = depot.state(station_id).session_at(evse_id)
     needs = session.needs if session is not None else None
-    return profile_form(
+    form = profile_form(
         depot.capabilities.get(station_id, Capabilities()),
         depot.traits_of(station_id),
         tuples_max=needs.tuples_max if needs is not None else None,
         offline_max_s=depot.policy.offline_max_s,
     )
+    # What is wanted must know it, too: the minimum stands where a pause would (LIM-08).
+    has_no_zero = Fix.NO_ZERO in learned_of(depot, station_id).fixes
+    return replace(form, zero_allowed=False) if has_no_zero else form
 
 
 def facts_of(depot: Depot, station_id: StationId) -> Facts:

@@ -37,6 +37,7 @@ from agent.domain.wake import (
     WakePhase,
     WakePolicy,
     WakeState,
+    Watched,
 )
 
 log = structlog.get_logger()
@@ -76,6 +77,8 @@ class Minder:
     waking: dict[Outlet, WakeState] = field(default_factory=dict)
     plans: dict[Outlet, LocalPlan] = field(default_factory=dict)
     restarts: list[Outlet] = field(default_factory=list)
+    resumed: list[Outlet] = field(default_factory=list)
+    """Outlets where power flows after a pause: their limit is confirmed again."""
     car_starts: list[Outlet] = field(default_factory=list)
     """Outlets whose vehicle its own cloud should start; see ``take_car_starts``."""
     car_asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -91,6 +94,7 @@ class Minder:
     _is_planning: bool = False
     _risky_since: dict[SessionId, datetime] = field(default_factory=dict)
     _told_risk: set[SessionId] = field(default_factory=set)
+    _told_doubt: set[SessionId] = field(default_factory=set)
     _wanting: dict[Outlet, tuple[Outlet, SessionId, datetime]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -148,7 +152,7 @@ class Minder:
         given = None
         if view is not None and view.share is not None and asked.source != "unmatched":
             given = view.share
-        soc = session_soc.soc_now(session, now) if session.battery is not None else None
+        soc_percent, is_doubted = session_soc.soc_for_priority(session, now)
         planned = asked.line if asked.plan_line is None else asked.plan_line
         goal = Goal(
             started_at=session.started_at,
@@ -157,7 +161,7 @@ class Minder:
             departs_at=schedule.departs_at if schedule is not None else None,
             target_soc=schedule.target_soc_percent if schedule is not None else None,
             start_soc=schedule.start_soc_percent if schedule is not None else None,
-            soc=soc.percent if soc is not None else None,
+            soc=soc_percent,
             window=self._window(vehicle, schedule, asked),
             is_full=asked.source == "goal",
         )
@@ -165,6 +169,11 @@ class Minder:
         found = accounts.account(before, session.meter, goal, battery, now=now)
         self._remember(session.session_id, found)
         self._tell_risk(session, found, now)
+        if is_doubted and session.session_id not in self._told_doubt:
+            self._told_doubt.add(session.session_id)
+            said = session.meter.soc_percent or 0.0
+            text = f"the station says {said:.0f} % where metered energy makes "
+            self.notes.append((outlet, f"SoC doubted: {text}{soc_percent:.0f} %"))
         return found
 
     # --- after the power was divided ----------------------------------------------------
@@ -200,21 +209,11 @@ class Minder:
         learned = self._learned.get(session.vehicle_id) if session.vehicle_id else None
         seen = wake.watch(state, sight, policy, now=now, learned=learned)
         self.waking[outlet] = seen.state
-        for item in seen.news:
-            name = {
-                WakeNews.NOT_RESUMED: "vehicle_not_resumed",
-                WakeNews.RESUMED: "vehicle_resumed",
-                WakeNews.NO_LONGER_DUE: "resume_no_longer_due",
-            }[item.news]
-            fields = _names(outlet, session) | {"reason": item.text}
-            if item.news is WakeNews.NOT_RESUMED:
-                log.warning(name, **fields)
-            else:
-                log.info(name, **fields)
-            if item.news is WakeNews.NOT_RESUMED:
-                self.notes.append((outlet, f"did not resume: {item.text}"))
+        self._tell_wake(outlet, session, seen)
         if seen.worked is not None and session.vehicle_id is not None:
             self._learned[session.vehicle_id] = seen.worked
+        if seen.resumed and state.has_drawn:  # a pause was over, not the first start
+            self.resumed.append(outlet)
         if seen.step is None:
             return None
         step = seen.step
@@ -231,6 +230,22 @@ class Minder:
             self.car_starts.append(outlet)
             self.car_asked.set()
         return step.action
+
+    def _tell_wake(self, outlet: Outlet, session: Session, seen: Watched) -> None:
+        """Tell people of a resume that is overdue, or no longer is."""
+        for item in seen.news:
+            name = {
+                WakeNews.NOT_RESUMED: "vehicle_not_resumed",
+                WakeNews.RESUMED: "vehicle_resumed",
+                WakeNews.NO_LONGER_DUE: "resume_no_longer_due",
+            }[item.news]
+            fields = _names(outlet, session) | {"reason": item.text}
+            if item.news is WakeNews.NOT_RESUMED:
+                log.warning(name, **fields)
+            else:
+                log.info(name, **fields)
+            if item.news is WakeNews.NOT_RESUMED:
+                self.notes.append((outlet, f"did not resume: {item.text}"))
 
     def take_car_starts(self) -> list[Outlet]:
         """Hand over the outlets whose vehicle should be started by its own cloud; once.
@@ -386,6 +401,7 @@ class Minder:
             kept.pop(oldest)
             self._risky_since.pop(oldest, None)
             self._told_risk.discard(oldest)
+            self._told_doubt.discard(oldest)
         kept[session_id] = found
 
     def _tell_risk(self, session: Session, found: Account, now: datetime) -> None:

@@ -254,6 +254,7 @@ class Sender:
             answer,
             now=self._clock.now(),
             answered_else=answered_else,
+            has_zero=any(limit <= 0 for _, limit in order.compiled.profile.periods),
         )
         if move is Move.CLEAR_FIRST:
             number = as_sent(order.compiled.profile, way, outlet[1]).profile_id

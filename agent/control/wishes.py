@@ -128,10 +128,9 @@ def _window(
     )
     rules = [f"at most {_kw(high.watts)}: {high.whose}"]
     if not window.can_pause:
-        rules.append(
-            f"never below {_kw(window.hold_w)} ({low.whose}): it is not known to wake up "
-            "after a pause"
-        )
+        why = "it is not known to wake up after a pause"
+        why = why if form.zero_allowed else "its station takes no limit of 0"
+        rules.append(f"never below {_kw(window.hold_w)} ({low.whose}): {why}")
     return window, tuple(rules)
 
 

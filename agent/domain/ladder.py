@@ -55,6 +55,7 @@ class Fix(StrEnum):
     FEW_PERIODS = "few-periods"
     ONE_PERIOD = "single-period"
     WHOLE_AMPS = "whole-amps"
+    NO_ZERO = "no-zero"
 
 
 class Rung(StrEnum):
@@ -125,6 +126,7 @@ class Outcome(StrEnum):
     FOLLOWED = "accepted-and-followed"
     IGNORED = "accepted-ignored"
     REFUSED = "refused"
+    REFUSED_ZERO = "refused-with-zero"
     SILENT = "silent"
     OFFLINE = "offline"
 
@@ -357,8 +359,11 @@ def next_form(
 
     ``sent`` is the way that the order used: an answer to an older way teaches nothing,
     as many stations of a model share one ladder. ``answered_else``: the station
-    answered another call since the first of these silences.
+    answered another call since the first of these silences. Some refuse a form that they
+    took before when a limit of 0 is in it (LIM-08).
     """
+    has_zero = outcome is Outcome.REFUSED_ZERO
+    outcome = Outcome.REFUSED if has_zero else outcome
     way = way_of(form, learned, facts)
     if sent is not None and (sent.rung, sent.fixes) != (way.rung, way.fixes):
         return Ruling(learned=learned, move=Move.CHANGE, way=way)
@@ -373,6 +378,13 @@ def next_form(
     if cause in {_Cause.RATE, _Cause.NO_TRANSACTION}:
         item = replace(item, in_row=max(item.in_row - 1, 0))
         return Ruling(learned=item, move=Move.WAIT, way=way, words=str(cause))
+    is_zero = has_zero and cause is _Cause.NONE
+    if is_zero and not item.is_manual and _may_be_the_zero(learned, way):
+        new = replace(item, fixes=(*item.fixes, Fix.NO_ZERO), in_row=0, changed_at=now)
+        words = "the minimum instead of 0, because it took this form without a 0"
+        return Ruling(
+            learned=new, move=Move.CHANGE, way=way_of(form, new, facts), words=words
+        )
     if cause is _Cause.DUPLICATE and item.in_row < CLEARS_MAX:
         return Ruling(learned=item, move=Move.CLEAR_FIRST, way=way, words=str(cause))
     if item.is_manual or not _is_enough(item, outcome, cause, answered_else=answered_else):
@@ -426,6 +438,8 @@ def _fixed(form: ProfileForm, fix: Fix, facts: Facts) -> ProfileForm:
             return replace(form, periods_max=1)
         case Fix.WHOLE_AMPS:
             return replace(form, whole_amps=form.unit is RateUnit.AMPERE or form.whole_amps)
+        case Fix.NO_ZERO:
+            return replace(form, zero_allowed=False)
 
 
 def _other_unit(unit: RateUnit, facts: Facts) -> RateUnit:
@@ -456,6 +470,13 @@ def _noted(learned: Learned, trial: Trial) -> Learned:
 def _same(last: Outcome | None, new: Outcome) -> bool:
     silent = {Outcome.SILENT, Outcome.OFFLINE}
     return last is new or (last in silent and new in silent)
+
+
+def _may_be_the_zero(learned: Learned, way: Way) -> bool:
+    """Whether a refused order with a 0 in it may have been refused for that."""
+    good = {Outcome.ACCEPTED, Outcome.FOLLOWED}
+    was_taken = any(t.rung is way.rung and t.outcome in good for t in learned.trials)
+    return was_taken and Fix.NO_ZERO not in learned.fixes
 
 
 def _cause(outcome: Outcome, words: str) -> _Cause:

@@ -491,7 +491,7 @@ def _half_life_s(own: Sent) -> float:
 
 def _reason(power: OutletPower, *, is_due: bool) -> str:
     if power.needs_confirmation:
-        return "confirmed again after the station came back"
+        return "confirmed again: the station came back, or the vehicle resumed"
     if power.verified is False:
         return "the station does not follow; sent again"
     return "the sent horizon is half over" if is_due else "the wanted limit changed"

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
+from agent.domain.curve import value_at
+from agent.domain.ids import EvseId, StationId
 from agent.ports import Priority
 from agent.stations import rpc
 from tests.support.yard import EFFICIENCY, Yard, yard
@@ -313,3 +315,76 @@ async def test_after_a_default_that_was_the_plan_the_safe_default_is_back(
 
     assert [round(item.allows[0][1]) for item in before] == [43_700]
     assert limit_w == 4_000
+
+
+async def test_lim_08_a_station_that_refuses_0_is_held_at_the_minimum(
+    tmp_path: Path,
+) -> None:
+    """The pause is not achieved: the minimum is what the budget holds, and it is said."""
+    pieces = [(-1, 0.5, 30.0), (0.5, 0.9, 0.0), (0.9, 10, 40.0)]
+    async with yard(tmp_path, stations=[DC], speed=SPEED, site=SITE) as place:
+        await charge(place, faults=frozenset({"refuse-zero"}), pieces=pieces)
+        await place.until(lambda: place.clock.now() > place.at(0.8))
+        in_pause_kw = drawn_kw(place)
+        told = str(place.daemon.explain("CP-01", 1))
+        words: Any = place.daemon.stations()[0]["ladder"]
+        await place.until(lambda: drawn_kw(place) > 39)
+        is_fenced = fences(place)
+
+    assert 1 <= in_pause_kw <= 5.1
+    assert "its station takes no limit of 0" in told
+    assert "no-zero" in words["words"]
+    assert not is_fenced
+
+
+async def test_lim_11_after_a_pause_the_limit_is_sent_again_and_measured(
+    tmp_path: Path,
+) -> None:
+    """This one forgets it for good: the alarm comes, and its neighbour makes room."""
+    pieces = [(-1, 0.3, 30.0), (0.3, 0.5, 0.0), (0.5, 10, 40.0)]
+    site = {**SITE, "cap_kw": 200.0}
+    rows = [DC, {**DC, "id": "CP-02"}]
+    with structlog.testing.capture_logs() as logs:
+        async with yard(tmp_path, stations=rows, speed=SPEED, site=site) as place:
+            faults = frozenset({"forget-limit-after-zero"})
+            await charge(place, faults=faults, pieces=pieces)
+            await charge(place, "CP-02", 2, pieces=[(-1, 10, 120)])
+            await place.until(lambda: drawn_kw(place) > 100)
+            forgot_at = place.clock.now()
+            await place.until(lambda: bool(place.daemon.status()["not_following"]))
+            alarm_at = place.clock.now()
+            await place.until(lambda: drawn_kw(place, "CP-02") < 50)
+            other_kw = drawn_kw(place, "CP-02")
+
+    mine = [item for item in logs if item.get("station_id") == "CP-01"]
+    again = [item for item in mine if item["event"] == "limit_sent"]
+    assert sum("the vehicle resumed" in item["reason"] for item in again) == 1
+    # A settle time, three samples a minute apart, and a pass.
+    assert alarm_at - forgot_at <= timedelta(seconds=90 + 3 * 60 + ALARM_S)
+    assert other_kw <= 200 * EFFICIENCY - 150 + 0.2
+
+
+async def test_prf_12_a_refused_replacement_leaves_the_old_limit_in_the_budget(
+    tmp_path: Path,
+) -> None:
+    """A second profile within a minute is refused: the first one rules until then."""
+    site = {**SITE, "cap_kw": 160.0}
+    rows = [DC, {**DC, "id": "CP-02"}]
+    outlet = (StationId("CP-01"), EvseId(1))
+    async with yard(tmp_path, stations=rows, speed=60.0, site=site) as place:
+        options = {"ocpp_version": "2.0.1", "faults": frozenset({"profile-rate-limit"})}
+        await charge(place, pieces=[(-1, 10, 100)], **options)
+        depot = place.daemon.depot
+        await place.until(lambda: drawn_kw(place) > 95)
+        await charge(place, "CP-02", 2, pieces=[(-1, 10, 100)])
+        await place.until(lambda: depot.power_of(outlet).order == "refused")
+        book = depot.power_of(outlet)
+        held_w = value_at(book.confirmed.allows, 2**39) if book.confirmed else 0.0
+        other_w = drawn_kw(place, "CP-02") * 1000
+        drawn_w = place.grid_w()
+        await place.until(lambda: drawn_kw(place) < 80 and drawn_kw(place, "CP-02") > 70)
+        worst_w = place.worst_grid_w
+
+    assert drawn_w <= 160_000 * 1.001
+    assert held_w + other_w <= 160_000 * EFFICIENCY * 1.001
+    assert worst_w <= 160_000 * 1.001

@@ -130,7 +130,7 @@ class World:
         self.online: dict[StationId, bool] = {}
         self.rated: dict[StationId, float] = {}
         self.told: dict[StationId, int] = {}
-        has_ac = self.seed % 4 == 0  # of depots with AC each phase has its fuse
+        has_ac = self.seed % 8 == 0  # of depots with AC each phase has its fuse
         wires = random.Random(-1 - self.seed)  # other scenarios stay as they were
         for number in range(stations):
             station = StationId(f"CP-{number}")

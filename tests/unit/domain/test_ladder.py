@@ -251,7 +251,8 @@ def test_no_rung_takes_more_than_the_station_gave_or_a_person_fixed(
 
     assert new.periods_max <= form.periods_max
     assert new.stack_level <= form.stack_level
-    assert (new.minimum_w, new.zero_allowed) == (form.minimum_w, form.zero_allowed)
+    assert new.minimum_w == form.minimum_w
+    assert new.zero_allowed == (form.zero_allowed and Fix.NO_ZERO not in fixes)
     if facts.quirks & {"watts-only", "amps-only"}:
         assert new.unit is form.unit
     if "relative-only" in facts.quirks and way.purpose is not Purpose.STATION_MAX:
@@ -740,3 +741,52 @@ def test_cfg_12_a_vendor_key_is_written_in_the_vendors_steps(vendor, expected):
 )
 def test_without_a_key_or_a_known_vendor_there_is_no_such_rung(vendor, name):
     assert vendor_key(vendor, name) is None
+
+
+# --- LIM-08: a limit of 0 is refused ----------------------------------------------------
+
+ZERO = Outcome.REFUSED_ZERO
+
+
+def tell(learned, outcome, reason=""):
+    return next_form(
+        PLAIN_FORM, learned, outcome, reason, facts=Facts(), now=NOW, sent=None
+    )
+
+
+PLAIN_FORM = ProfileForm(unit=RateUnit.WATT, phases=None, periods_max=24, stack_level=3)
+
+
+def test_a_form_that_was_taken_without_a_zero_is_kept_without_zeros():
+    taken = tell(Learned(key=KEY), Outcome.ACCEPTED).learned
+    ruling = tell(taken, ZERO, "Rejected")
+
+    assert ruling.move is Move.CHANGE
+    assert (ruling.learned.rung, ruling.learned.fixes) == (Rung.PLAIN, (Fix.NO_ZERO,))
+    assert ruling.way.form is not None
+    assert not ruling.way.form.zero_allowed
+
+
+def test_a_first_order_with_a_zero_climbs_like_any_other():
+    ruling = tell(Learned(key=KEY), ZERO, "Rejected")
+
+    assert ruling.learned.rung is Rung.KIND
+    assert ruling.learned.fixes == ()
+
+
+def test_plain_words_and_a_persons_rung_come_before_the_zero():
+    taken = tell(Learned(key=KEY), Outcome.ACCEPTED).learned
+    words = tell(taken, ZERO, "InvalidStackLevel")
+    by_person = replace(taken, is_manual=True)
+
+    assert words.learned.fixes == (Fix.STACK_ZERO,)
+    assert tell(by_person, ZERO, "Rejected").move is Move.WAIT
+
+
+def test_without_zeros_a_refusal_has_another_reason():
+    taken = tell(Learned(key=KEY), Outcome.ACCEPTED).learned
+    no_zero = tell(taken, ZERO, "Rejected").learned
+    ruling = tell(no_zero, ZERO, "Rejected")
+
+    assert ruling.learned.rung is not Rung.PLAIN
+    assert ruling.learned.fixes.count(Fix.NO_ZERO) == 1
