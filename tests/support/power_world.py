@@ -10,7 +10,7 @@ agent, stations that ignore limits, steps of the agent's clock.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from agent.domain import phases, reconcile
@@ -19,9 +19,11 @@ from agent.domain.allocator import Node
 from agent.domain.capability import ProfileForm, RateUnit
 from agent.domain.curve import Curve, curve
 from agent.domain.ids import EvseId, Outlet, StationId, TransactionId
+from agent.domain.ladder import Rung, Way
 from agent.domain.phases import Wiring
 from agent.domain.power import LimitOrder, OutletFacts
-from agent.domain.reconcile import OutletPower
+from agent.domain.profile import Purpose
+from agent.domain.reconcile import Left, OutletPower
 
 START_S = 1_790_000_000
 STEP_S = (1, 5, 20, 60, 300)
@@ -48,6 +50,7 @@ class WorldOutlet:
     """What a station really holds for one outlet.
 
     ``kind`` is dc, ac3 or ac1; ``phase`` is where a single-phase outlet really hangs.
+    With ``only_default`` its limits are TxDefaultProfiles, which outlive a transaction.
     """
 
     rated_w: float
@@ -57,6 +60,8 @@ class WorldOutlet:
     is_in_watts: bool = False
     running: str | None = None
     profile: Steps | None = None
+    only_default: bool = False
+    default_profile: Steps | None = None
     appetite: float = 1.0
     ignores: bool = False
     is_known_deaf: bool = False
@@ -69,10 +74,16 @@ class WorldOutlet:
         """
         if self.is_known_deaf:
             return self.rated_w
-        levels = [self.default_w]
+        levels = [self.default_w, self.falls_back_to(at_s)]
         if self.running is not None and self.profile is not None:
             levels.append(limit_at(self.profile, at_s) or 0.0)
         return min(max(levels), self.rated_w)
+
+    def falls_back_to(self, at_s: int) -> float:
+        """What holds without a profile of the transaction."""
+        if self.default_profile is None:
+            return self.default_w
+        return limit_at(self.default_profile, at_s) or 0.0
 
     def on_phase(self, power_w: float, phase: int, factor: float) -> float:
         """The most of a power that may flow in one phase: VA at 230 V."""
@@ -92,7 +103,7 @@ class WorldOutlet:
         if self.ignores:
             return most
         told = limit_at(self.profile, at_s) if self.profile is not None else None
-        return min(most, self.default_w if told is None else told)
+        return min(most, self.falls_back_to(at_s) if told is None else told)
 
 
 @dataclass
@@ -104,6 +115,7 @@ class Flight:
     answers_s: int | None
     gives_up_s: int
     answer: str
+    left: tuple[Left, ...] = ()
     is_applied: bool = False
     is_given_up: bool = False
 
@@ -149,6 +161,7 @@ class World:
                     kind=kind,
                     phase=phase,
                     is_in_watts=in_watts,
+                    only_default=self.seed % 8 == 1 and wires.random() < 0.6,
                     ignores=chance.random() < 0.06,
                 )
         base_w = len(self.outlets) * self.fallback_w * self.factor
@@ -196,9 +209,9 @@ class World:
         """The most that the members could draw together, now or at any later time."""
         times = {self.now_s}
         for outlet in members:
-            steps = (self.outlets[outlet].profile or []) + (on_the_way or {}).get(
-                outlet, []
-            )
+            real = self.outlets[outlet]
+            steps = (real.profile or []) + (real.default_profile or [])
+            steps = steps + (on_the_way or {}).get(outlet, [])
             times |= {at_s for at_s, _ in steps if at_s > self.now_s}
         return max(self._sum_w(members, phase, at_s, on_the_way or {}) for at_s in times)
 
@@ -321,11 +334,26 @@ class World:
             safe_from=datetime.fromtimestamp(self.now_s, UTC),
         )
         for order in verdict.orders:
-            self.books[order.outlet] = order.power
-            self.saved[order.outlet] = order.power  # on disk before it leaves
-            self._send(order)
+            left = self.books[order.outlet].left
+            way = _way(self.outlets[order.outlet])
+            # On disk before it leaves.
+            self._book(order.outlet, reconcile.leaving(order.power, way, order.sent))
+            self._send(order, left)
+        for outlet in self.outlets:
+            self._clean(outlet)
 
-    def _send(self, order: LimitOrder) -> None:
+    def _clean(self, outlet: Outlet) -> None:
+        """After a transaction the safe default goes where the last limit still is."""
+        real, book = self.outlets[outlet], self.books[outlet]
+        is_busy = any(item.order.outlet == outlet for item in self.flights)
+        is_due = real.running is None and bool(book.left) and self.online[outlet[0]]
+        if not is_due or is_busy or self.count % 3 == 0:  # now and then it is refused
+            return
+        real.default_profile = None
+        self._book(outlet, replace(book, left=()))
+        self._note(f"default is back {outlet}")
+
+    def _send(self, order: LimitOrder, left: tuple[Left, ...]) -> None:
         chance = self.chance
         answer = chance.choices(
             ["accepted", "refused", "lost command", "lost answer", "late"],
@@ -338,7 +366,7 @@ class World:
             "late": self.now_s + TIMEOUT_S + chance.randint(1, 200),
         }.get(answer, arrives_s + chance.randint(0, 3))
         gives_up_s = self.now_s + TIMEOUT_S
-        self.flights.append(Flight(order, arrives_s, answers_s, gives_up_s, answer))
+        self.flights.append(Flight(order, arrives_s, answers_s, gives_up_s, answer, left))
         limits = [round(limit) for _, limit in order.compiled.profile.periods]
         self._note(f"order {order.outlet} {limits} {answer}")
 
@@ -364,8 +392,7 @@ class World:
         due = self.now_s >= flight.arrives_s and not flight.is_applied
         if due and flight.answer not in ("refused", "lost command") and is_there:
             flight.is_applied = True
-            if real.running == order.sent.transaction_id:
-                real.profile = _steps(order)
+            _apply(real, order)
         answers_s = flight.answers_s
         if answers_s is not None and self.now_s >= answers_s and is_there:
             self._answered(flight)
@@ -385,9 +412,16 @@ class World:
         now = self.agent_now()
         is_applied = flight.is_applied
         if flight.answer == "refused" or not is_applied:
-            self._book(outlet, reconcile.refused(power, "Rejected"))
+            power = reconcile.refused(power, "Rejected")
+            # An answer that came late leaves everything that may be there.
+            left = power.left if flight.is_given_up else flight.left
+            self._book(outlet, replace(power, left=left))
         else:
-            self._book(outlet, reconcile.accepted(power, order.sent, now))
+            power = reconcile.accepted(power, order.sent, now)
+            if not flight.is_given_up:
+                way = _way(self.outlets[outlet])
+                power = reconcile.replaced(power, way, order.sent)
+            self._book(outlet, power)
 
     def _book(self, outlet: Outlet, power: OutletPower) -> None:
         self.books[outlet] = power
@@ -494,11 +528,8 @@ class World:
             # The command is out: the station may still apply it; nobody hears the answer.
             if not item.is_applied and item.answer not in ("refused", "lost command"):
                 real = self.outlets[outlet]
-                if (
-                    self.online[outlet[0]]
-                    and real.running == item.order.sent.transaction_id
-                ):
-                    real.profile = _steps(item.order)
+                if self.online[outlet[0]]:
+                    _apply(real, item.order)
         self.flights.clear()
         for outlet in self.outlets:
             self._book(outlet, reconcile.doubted(self.books[outlet]))
@@ -547,6 +578,21 @@ class World:
                 self._on_sample(next(iter(self.outlets)))
             self.agent_acts()
         return self
+
+
+def _apply(real: WorldOutlet, order: LimitOrder) -> None:
+    """What a station does with a limit that it takes."""
+    if real.only_default:
+        real.default_profile = _steps(order)
+    elif real.running == order.sent.transaction_id:
+        real.profile = _steps(order)
+
+
+def _way(real: WorldOutlet) -> Way:
+    """The rung of the ladder on which the agent stands."""
+    purpose = Purpose.TX_DEFAULT if real.only_default else Purpose.TX
+    rung = Rung.TX_DEFAULT if real.only_default else Rung.PLAIN
+    return Way(rung=rung, form=_form(real), purpose=purpose)
 
 
 def _form(real: WorldOutlet) -> ProfileForm:

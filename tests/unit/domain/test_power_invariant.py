@@ -98,3 +98,10 @@ def test_believing_that_a_limit_in_watts_is_spread_evenly_is_found(monkeypatch):
 
     monkeypatch.setattr(phases, "_weight", as_amperes)
     assert _broken_within(2000)
+
+
+def test_forgetting_a_default_that_outlives_its_transaction_is_found(monkeypatch):
+    """An eighth: the next vehicle begins with the plan of the one before (B13.7)."""
+    monkeypatch.setattr(reconcile, "leaving", lambda book, _way, _sent: book)
+    monkeypatch.setattr(reconcile, "replaced", lambda book, _way, _sent: book)
+    assert _broken_within(500)
