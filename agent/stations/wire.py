@@ -60,6 +60,7 @@ class StationSocket(ServerConnection):
         self._reader: asyncio.Future[None] | None = None
         self._is_held = False
         self._is_gone = False
+        self._stall: asyncio.TimerHandle | None = None
         self._is_between_frames = False
         limit = self.protocol.max_message_size
         self._frame_max = FRAME_MAX if limit is None else min(limit, FRAME_MAX)
@@ -105,28 +106,40 @@ class StationSocket(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let the reader know."""
         self._is_gone = True
+        self._end_stall()
         super().connection_lost(exc)
         self._wake()
 
-    async def drain(self) -> None:
-        """Wait until the peer takes what was written; raises OSError when it does not.
+    def pause_writing(self) -> None:
+        """Read nothing from a peer that takes nothing, and let it go if it stays so.
 
-        The library waits here for ever, in pings and in the closing handshake too.
+        Pongs are written without waiting: a flood of pings would fill the memory. And
+        the library waits for ever, in pings and in the closing handshake too.
         """
-        if not self.paused:
-            return
-        try:
-            async with asyncio.timeout(STALLED_S):
-                await super().drain()
-        except TimeoutError:
-            self.transport.abort()
-            admission: Admission | None = getattr(self, "admission", None)
-            log.warning(
-                "link_closed_by_agent",
-                station_id=None if admission is None else admission.station_id,
-                reason=f"it read nothing for {STALLED_S:.0f} s",
-            )
-            raise ConnectionAbortedError("the station does not read") from None
+        super().pause_writing()
+        self._stall = self.loop.call_later(STALLED_S, self._give_up)
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        self._end_stall()
+        if not self._is_held and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _give_up(self) -> None:
+        admission: Admission | None = getattr(self, "admission", None)
+        log.warning(
+            "link_closed_by_agent",
+            station_id=None if admission is None else admission.station_id,
+            reason=f"it read nothing for {STALLED_S:.0f} s",
+        )
+        self.transport.abort()
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
 
     async def receive(self) -> bytes:
         """The next message, undecoded. Raises WireClosed after the last one."""
@@ -141,7 +154,7 @@ class StationSocket(ServerConnection):
         message = self._messages.popleft()
         if self._is_held and not self._messages:
             self._is_held = False
-            if not self._is_gone:
+            if not self._is_gone and not self.paused:
                 self.transport.resume_reading()
         return message
 
