@@ -321,10 +321,10 @@ async def test_lim_08_a_station_that_refuses_0_is_held_at_the_minimum(
     tmp_path: Path,
 ) -> None:
     """The pause is not achieved: the minimum is what the budget holds, and it is said."""
-    pieces = [(-1, 0.5, 30.0), (0.5, 0.9, 0.0), (0.9, 10, 40.0)]
+    pieces = [(-1, 0.2, 30.0), (0.2, 0.45, 0.0), (0.45, 10, 40.0)]
     async with yard(tmp_path, stations=[DC], speed=SPEED, site=SITE) as place:
         await charge(place, faults=frozenset({"refuse-zero"}), pieces=pieces)
-        await place.until(lambda: place.clock.now() > place.at(0.8))
+        await place.until(lambda: place.clock.now() > place.at(0.4))
         in_pause_kw = drawn_kw(place)
         told = str(place.daemon.explain("CP-01", 1))
         words: Any = place.daemon.stations()[0]["ladder"]
@@ -341,7 +341,7 @@ async def test_lim_11_after_a_pause_the_limit_is_sent_again_and_measured(
     tmp_path: Path,
 ) -> None:
     """This one forgets it for good: the alarm comes, and its neighbour makes room."""
-    pieces = [(-1, 0.3, 30.0), (0.3, 0.5, 0.0), (0.5, 10, 40.0)]
+    pieces = [(-1, 0.15, 30.0), (0.15, 0.25, 0.0), (0.25, 10, 40.0)]
     site = {**SITE, "cap_kw": 200.0}
     rows = [DC, {**DC, "id": "CP-02"}]
     with structlog.testing.capture_logs() as logs:
