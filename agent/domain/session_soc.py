@@ -13,10 +13,11 @@ from agent.domain import soc
 from agent.domain.session import Session
 from agent.domain.soc import Soc, SocAnchor, SocBook, SocSource
 
-START_WH = 1000.0
-"""A first value of the station this early is the SoC at arrival."""
 SILENT_S = 1800.0
 """A station that said no SoC for so long, while the meter went on, gives none."""
+DOUBT_POINTS = 15.0
+"""A SoC of the station that is lower by more than this than what metered energy makes of
+an earlier one gains its vehicle no priority (faults.md W7)."""
 
 
 def soc_now(session: Session, now: datetime) -> Soc | None:
@@ -33,6 +34,33 @@ def soc_now(session: Session, now: datetime) -> Soc | None:
     if found.source in (SocSource.STATION, SocSource.NEEDS):
         return replace(found, percent=newest.percent)  # as the station shows it
     return found
+
+
+def soc_by_energy(session: Session, now: datetime) -> float | None:
+    """What metered energy has made of the first SoC, or of the vehicle's own cloud's.
+
+    None without a measurement or where the battery's size is not known.
+    """
+    own = [item for item in session.soc_book.anchors if item.source is SocSource.CLOUD]
+    first = own[-1] if own else _first_at_station(session)
+    if first is None or session.battery is None:
+        return None
+    at = now if session.ended_at is None else session.ended_at
+    energy_wh = soc.energy_at(session.meter, at)
+    found = soc.estimate(SocBook(anchors=(first,)), energy_wh, session.battery)
+    return None if found is None else found.percent
+
+
+def soc_for_priority(session: Session, now: datetime) -> tuple[float | None, bool]:
+    """The SoC that decides who is served first, and whether the station's is doubted."""
+    said = soc_now(session, now) if session.battery is not None else None
+    if said is None:
+        return None, False
+    if said.source in (SocSource.STATION, SocSource.NEEDS):
+        reckoned = soc_by_energy(session, now)
+        if reckoned is not None and reckoned - said.percent > DOUBT_POINTS:
+            return reckoned, True
+    return said.percent, False
 
 
 def soc_start(session: Session) -> float | None:
@@ -91,6 +119,22 @@ def _is_of_needs(session: Session) -> bool:
         and needs.soc_percent is not None
         and session.meter.soc_at == needs.at
     )
+
+
+def _first_at_station(session: Session) -> SocAnchor | None:
+    """The first SoC that came with meter values, at the energy before its slot."""
+    energy_wh = 0.0
+    for start_s, held_wh, first, _ in session.meter.history:
+        if first is not None:
+            return SocAnchor(
+                percent=first,
+                energy_wh=energy_wh,
+                at=datetime.fromtimestamp(start_s, session.plugged_at.tzinfo),
+                source=SocSource.STATION,
+                sigma=soc.SIGMA_STATION,
+            )
+        energy_wh += held_wh
+    return None
 
 
 def _of_history(session: Session) -> tuple[SocAnchor, ...]:
