@@ -7,9 +7,10 @@ followed, no body over 4 MiB is read, certificates are always checked.
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import orjson
@@ -20,6 +21,10 @@ TOTAL_S = 20.0
 """A request that takes longer is given up, whatever it is waiting for (N2)."""
 BODY_BYTES_MAX = 4 * 1024 * 1024
 """A registry of thousands of vehicles fits; a hundred times that is an attack."""
+LARGE_BYTES = 64 * 1024
+"""A body from here on is decoded in a thread: links and power control go on (N2)."""
+GZIP_BITS = 47
+"""zlib's word for: gzip or deflate, whichever it is."""
 RETRY_AFTER_AUTH_S = 60.0
 """401 after a renewal is a matter of permissions: at most 2 calls a minute (N4)."""
 
@@ -40,7 +45,11 @@ class CloudHttp:
             timeout=httpx.Timeout(TOTAL_S, connect=10.0),
             follow_redirects=False,
             trust_env=False,
-            headers={"Accept": "application/json", "User-Agent": "depot-agent"},
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": "depot-agent",
+            },
         )
         self._one = asyncio.Lock()
         self.requests = 0
@@ -117,21 +126,19 @@ class CloudHttp:
         if not text.strip():
             return status, None
         try:
-            return status, orjson.loads(text)
+            if len(text) < LARGE_BYTES:
+                return status, orjson.loads(text)
+            return status, await asyncio.to_thread(orjson.loads, text)
         except orjson.JSONDecodeError as error:
             shown = "HTML" if text.lstrip()[:1] == b"<" else "something else"
             what = f"{method} {path} answered {shown} where JSON belongs"
             raise self._fault(what, retryable=True) from error
 
     async def _read(self, answer: httpx.Response) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        async for part in answer.aiter_bytes():
-            size += len(part)
-            if size > BODY_BYTES_MAX:
-                raise self._fault("the answer is larger than 4 MiB", retryable=True)
-            parts.append(part)
-        return b"".join(parts)
+        try:
+            return await read_body(answer)
+        except ValueError as error:
+            raise self._fault(str(error), retryable=True) from error
 
     def _refused(self, answer: httpx.Response, method: str, path: str) -> CloudFault:
         status = answer.status_code
@@ -148,6 +155,31 @@ class CloudHttp:
         return CloudFault(
             f"{self.name}: {text}", retryable=retryable, retry_after_s=retry_after_s
         )
+
+
+async def read_body(answer: httpx.Response) -> bytes:
+    """Read a body of at most 4 MiB; ValueError says why it cannot be read.
+
+    It is unpacked here: the library unpacks a bomb before anybody can look.
+    """
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity", "gzip", "deflate"):
+        raise ValueError("the answer is packed as was not asked for")
+    unpack = zlib.decompressobj(GZIP_BITS) if encoding not in ("", "identity") else None
+    parts: list[bytes] = []
+    size = 0
+    async for raw in cast("httpx.AsyncByteStream", answer.stream):
+        part = raw
+        if unpack is not None:
+            try:
+                part = unpack.decompress(raw, BODY_BYTES_MAX + 1 - size)
+            except zlib.error as error:
+                raise ValueError(f"the answer cannot be unpacked: {error}") from error
+        size += len(part)
+        if size > BODY_BYTES_MAX:
+            raise ValueError("the answer is larger than 4 MiB")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
-from agent.cloud.http import BODY_BYTES_MAX
+from agent.cloud.http import read_body
 from agent.cloud.smartcar_errors import ApiError, read_error
 
 CONNECT_S = 10.0
@@ -128,17 +128,13 @@ class SmartcarHttp:
     ) -> Answer:
         found = await self._client.send(request, auth=auth, stream=True)
         try:
-            parts: list[bytes] = []
-            size = 0
-            async for part in found.aiter_bytes():
-                size += len(part)
-                if size > BODY_BYTES_MAX:
-                    raise UnheardError("the answer is larger than 4 MiB")
-                parts.append(part)
+            content = await read_body(found)
+        except ValueError as error:
+            raise UnheardError(str(error)) from error
         finally:
             await found.aclose()
         return Answer(
             status=found.status_code,
             headers={name.lower(): text for name, text in found.headers.items()},
-            content=b"".join(parts),
+            content=content,
         )

@@ -162,7 +162,8 @@ async def test_i4_ids_that_are_none_are_refused_and_the_link_lives(
     daemon: DaemonProcess,
 ) -> None:
     async with opened(daemon, "A") as link:
-        for message_id in ("x" * 65, "", None, [], {"a": 1}, True, 1.5):
+        odd: list[Any] = ["x" * 65, "", None, [], {"a": 1}, True, 1.5]
+        for message_id in odd:
             await link.send(json.dumps([2, message_id, "Heartbeat", {}]))
         await beats(link)
 
