@@ -50,6 +50,8 @@ TICK_S = 5.0
 TICK_FLOOR_S = 0.2
 STOP_WITHIN_S = 20.0
 """systemd kills after 90 s; stations should hear a close before (H3)."""
+CLOSE_WITHIN_S = 3.0
+"""After a task died the process has 5 s to end (H4)."""
 LAG_MAX_S = 1.0
 WRITER_MAX_S = 5.0
 PASS_MAX_S = 30.0
@@ -239,6 +241,9 @@ class Daemon:
             web.stop()
 
     async def _close(self) -> None:
+        with suppress(TimeoutError):  # again after a clean stop; first when a task died
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self.server.stop()
         await self.store.stop()
         for bound in self._bound:
             bound.close()
