@@ -175,9 +175,12 @@ FROM candidates ORDER BY last_at_ms DESC LIMIT 1000;
 -- name: schedule_text
 SELECT raw FROM schedules WHERE schedule_id = ?;
 
+-- name: journal_piece
+SELECT max(seq) FROM (SELECT seq FROM journal WHERE seq > ? ORDER BY seq LIMIT ?);
+
 -- name: prune_journal
 -- What no saved state holds yet stays: a restart replays it, however old it is.
-DELETE FROM journal WHERE at_ms < ? AND NOT EXISTS (
+DELETE FROM journal WHERE seq > ? AND seq <= ? AND at_ms < ? AND NOT EXISTS (
     SELECT 1 FROM stations AS s
     WHERE s.station_id = journal.station_id AND s.seq < journal.seq);
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +59,12 @@ ROW_MORE = ", (?, ?, ?, ?, ?, ?)"
 STATEMENTS_CACHED = 128 + JOURNAL_ROWS_MAX
 """One INSERT per number of rows, besides all others."""
 CLOSED = "the database is closed: the agent stops"
+LOG_BYTES_KEPT = 16 * 1024 * 1024
+"""The write-ahead log is cut to this after a checkpoint (faults.md D9)."""
+COPY_PAGES, COPY_PAUSE_S = 256, 0.002
+"""A backup copies 1 MiB at a time: commits need the disk too (faults.md D11)."""
+PRUNED_ROWS = 5000
+"""Journal rows looked at in one go: some milliseconds of the writer's time."""
 KEEP_JOURNAL = timedelta(days=30)
 KEEP_SENT = timedelta(days=30)
 KEEP_SCHEDULES = timedelta(days=30)
@@ -466,48 +473,80 @@ class SqliteStore:
 
     async def backup(self, target: Path) -> None:
         """Write a consistent copy; the file appears under its name only when whole."""
+        await self._beside(lambda: self._copy(target), f"the backup to {target}")
 
-        def copy(db: sqlite3.Connection) -> None:
-            if target.resolve() == self._path.resolve():
-                raise StoreFault(f"{target} is the live database: name another file")
-            part = target.with_name(target.name + ".part")
-            part.unlink(missing_ok=True)
-            try:
-                with closing(sqlite3.connect(part)) as out:
-                    db.backup(out)
-                fd = os.open(part, os.O_RDONLY)
-                os.fsync(fd)
-                os.close(fd)
-                part.replace(target)
-            except BaseException:
-                part.unlink(missing_ok=True)
-                raise
-
+    def _copy(self, target: Path) -> None:
+        if target.resolve() == self._path.resolve():
+            raise StoreFault(f"{target} is the live database: name another file")
+        part = target.with_name(target.name + ".part")
+        part.unlink(missing_ok=True)
         try:
-            await self.ask(copy)
-        except OSError as error:
-            raise StoreFault(f"the backup to {target} failed: {error}") from error
+            with closing(self._reader()) as db, closing(sqlite3.connect(part)) as out:
+                db.execute("BEGIN")  # one view of the file, however long it takes
+                db.execute("SELECT count(*) FROM sequences").fetchone()
+                db.backup(out, pages=COPY_PAGES, sleep=COPY_PAUSE_S)
+                db.execute("ROLLBACK")
+            fd = os.open(part, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
     async def check(self) -> None:
         """Read the whole file for damage. Raises StoreDamaged."""
-        sql = "PRAGMA quick_check(1)"
-        found = await self.ask(lambda db: str(db.execute(sql).fetchone()[0]))
+        found = await self._beside(self._checked, "the check")
         if found != "ok":
             raise StoreDamaged(f"the database {self._path} is damaged ({found})")
 
+    def _checked(self) -> str:
+        with closing(self._reader()) as db:
+            return str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+
+    def _reader(self) -> sqlite3.Connection:
+        """Open a connection of one's own: what takes long must hold up no commit."""
+        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+
+    async def _beside(self, work: Callable[[], T], what: str) -> T:
+        """Do something long in a thread while commits go on. Raises StoreFault."""
+        if self._closed or self._stopping:
+            raise StoreFault(CLOSED)
+        try:
+            return await asyncio.to_thread(work)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise StoreFault(f"{what} failed: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreDamaged(f"the database {self._path} is damaged ({error})") from error
+
     async def prune(self, now: datetime) -> None:
         """Let go of what is neither owed nor needed (architecture.md section 5)."""
+        for name, keep in (
+            ("prune_outbox", KEEP_SENT),
+            ("prune_schedules", KEEP_SCHEDULES),
+            ("prune_orphans", KEEP_JOURNAL),
+        ):
+            before = (rows.ms(now - keep),)
+            await self.ask(partial(_run_query, self._queries[name], before))
+        await self._prune_journal(rows.ms(now - KEEP_JOURNAL))
 
-        def clean(db: sqlite3.Connection) -> None:
-            for name, keep in (
-                ("prune_journal", KEEP_JOURNAL),
-                ("prune_outbox", KEEP_SENT),
-                ("prune_schedules", KEEP_SCHEDULES),
-                ("prune_orphans", KEEP_JOURNAL),
-            ):
-                db.execute(self._queries[name], (rows.ms(now - keep),))
+    async def _prune_journal(self, before_ms: int) -> None:
+        """Piece by piece, so that commits come between and the log stays small (D9)."""
+        first = 0
+        while True:
+            found = await self.ask(
+                partial(_run_query, self._queries["journal_piece"], (first, PRUNED_ROWS))
+            )
+            last = found[0][0]
+            if last is None:
+                return
+            piece = (first, last, before_ms)
+            await self.ask(partial(_run_query, self._queries["prune_journal"], piece))
+            first = last
 
-        await self.ask(clean)
+
+def _run_query(sql: str, values: Sequence[Any], db: sqlite3.Connection) -> list[Any]:
+    return db.execute(sql, values).fetchall()
 
 
 def _let_the_loop_finish() -> None:
@@ -561,6 +600,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _prepare(db: sqlite3.Connection) -> str:
     db.execute("PRAGMA journal_mode = WAL").fetchall()
     db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT:d}").fetchall()
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute("PRAGMA foreign_keys = ON")
     migrate(db)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 
+import pytest
+
 IS_LONG = bool(os.environ.get("FAULTS_LONG"))
 """`make faults` sets it: the long form of tier N."""
 DEFAULT_SEED = 20260301
@@ -20,3 +22,6 @@ def chance_of(name: str) -> random.Random:
     seed = int(os.environ.get("SEED", str(DEFAULT_SEED)))
     print(f"{name}: SEED={seed}")  # noqa: T201 - a failure can be replayed
     return random.Random(f"{name}-{seed}")
+
+
+long_only = pytest.mark.skipif(not IS_LONG, reason="long form only: make faults")

@@ -71,7 +71,7 @@ async def test_d1_kills_lose_nothing_that_was_acknowledged(
     stations = [Audited(f"ST-{n:02}") for n in range(STATIONS)]
     url = f"ws://127.0.0.1:{daemon.ocpp_port}/ocpp"
     slowest_s = 0.0
-    for _ in range(rounds(12, 1000)):
+    for _ in range(rounds(10, 1000)):
         began = time.monotonic()
         await asyncio.to_thread(daemon.start)
         slowest_s = max(slowest_s, time.monotonic() - began)
