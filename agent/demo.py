@@ -232,7 +232,12 @@ async def run_demo(
             daemon = Daemon(
                 settings, clock=clock, ids=RandomIds(options.seed), pace=1 / options.speed
             )
-            faults = {station: frozenset({fault}) for station, fault in options.faults}
+            faults = {
+                station: frozenset(
+                    name for where, name in options.faults if where == station
+                )
+                for station, _ in options.faults
+            }
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(daemon.run(), name="daemon")
                 await daemon.is_ready.wait()

@@ -25,12 +25,14 @@ from agent.simulator.command import (
     TABLE_HEAD,
     VERSIONS,
     SimulateOptions,
+    faults_of,
     scenario_of,
     table,
     tls_contexts,
 )
 from agent.simulator.command import simulate as simulate_night
-from agent.simulator.faults import check_faults
+from agent.simulator.depot import make_night
+from agent.simulator.faults import LIST_HEAD, fault_rows
 from agent.standin.command import PORT, SMARTCAR_PORT
 from agent.standin.command import standin as serve_standin
 from agent.web.report import Report, VehicleLine, render_report
@@ -62,7 +64,8 @@ def demo(
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            help="Fault of a station as STATION=NAME, e.g. CP-03=ignore-profiles."
+            help="Fault by name or id, of all or of one: CP-03=PRF-14; repeatable. "
+            "`simulate --list-faults` tells them."
         ),
     ] = None,
     report: Annotated[Path, typer.Option(help="Folder of the report and the log.")] = Path(
@@ -75,7 +78,6 @@ def demo(
 
     Example: `depot-agent demo --stations 8 --minutes 2 --speed 300`
     """
-    faults = tuple(_fault(item) for item in fault or ())
     if version not in VERSIONS:
         raise typer.BadParameter(f"--version is one of {', '.join(VERSIONS)}")
     options = DemoOptions(
@@ -86,7 +88,7 @@ def demo(
         web_port=web_port,
         seed=seed,
         versions=VERSIONS[version],
-        faults=faults,
+        faults=_demo_faults(fault or [], stations, seed),
     )
     report.mkdir(parents=True, exist_ok=True)
     log_path = report / "agent.log"
@@ -176,15 +178,30 @@ class _LiveView:
         self._live.update(Group(head, bar, rows))
 
 
-def _fault(text: str) -> tuple[str, str]:
-    station, _, name = text.partition("=")
+def _demo_faults(asked: list[str], count: int, seed: int) -> tuple[tuple[str, str], ...]:
+    """Share faults out among the demo's stations, as `simulate` does."""
+    planned = make_night(seed, EVENING, stations=count)
+    options = SimulateOptions(url="", faults=tuple(asked))
     try:
-        check_faults((name,))
+        found = faults_of(options, [each.station_id for each in planned.stations])
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if not station or not name:
-        raise typer.BadParameter("write STATION=NAME")
-    return station, name
+    return tuple(
+        (station, name) for station, names in found.items() for name in sorted(names)
+    )
+
+
+def _list_faults(is_wanted: bool) -> None:  # noqa: FBT001 (an option's callback)
+    if not is_wanted:
+        return
+    rows = [LIST_HEAD, *fault_rows()]
+    widths = [max(len(row[at]) for row in rows) for at in range(3)]
+    for row in rows:
+        number, name, what, version = row
+        typer.echo(
+            f"{number:{widths[0]}}  {name:{widths[1]}}  {version:4}  {what}".rstrip()
+        )
+    raise typer.Exit
 
 
 def _print_result(result: DemoResult) -> None:
@@ -294,7 +311,10 @@ def simulate(
     ] = None,
     key: Annotated[str | None, typer.Option(help="Its key; {id} as above.")] = None,
     fault: Annotated[
-        list[str] | None, typer.Option(help="Fault by name; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Fault by name or id, of all or of one: CP-03=PRF-14; repeatable."
+        ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Station ids are PREFIX-01, ...")] = "CP",
     id_form: Annotated[
@@ -308,14 +328,28 @@ def simulate(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="Scenario file (TOML) to play."),
     ] = None,
-    seed: int = 1,
+    seed: Annotated[
+        int, typer.Option(help="Another seed: another night, other chances in faults.")
+    ] = 1,
+    list_faults: Annotated[  # noqa: ARG001 (its callback does the work)
+        bool,
+        typer.Option(
+            "--list-faults",
+            is_eager=True,
+            callback=_list_faults,
+            help="Print every fault with its id, name, versions and effect, and end.",
+        ),
+    ] = False,
 ) -> None:
     """Run virtual stations of any OCPP version, and vehicles, against a central system.
 
     With --scenario the file says which stations and vehicles there are and what goes
     wrong when: tables `stations`, `vehicles`, `cuts` and `restarts`, times in minutes.
 
-    Example: `depot-agent simulate ws://127.0.0.1:9000/ocpp --stations 2 --speed 60`
+    Faults of the network take a value and a time: `latency:0.3`, or
+    `black-hole@600+120/1800`, from second 600 on for 120 s, every 1800 s (simulated).
+
+    Example: `depot-agent simulate ws://127.0.0.1:9000/ocpp --fault CP-02=PRF-14`
     """
     try:
         options = SimulateOptions(
@@ -328,7 +362,7 @@ def simulate(
             ca=ca,
             cert=cert,
             key=key,
-            faults=tuple(sorted(check_faults(fault or ()))),
+            faults=tuple(fault or ()),
             seed=seed,
             station_prefix=prefix,
             id_form=id_form,
@@ -336,7 +370,9 @@ def simulate(
             scenario=scenario,
         )
         planned = scenario_of(options, SystemClock().now())
-        tls_contexts(options, [each.station_id for each in planned.stations])
+        ids = [each.station_id for each in planned.stations]
+        tls_contexts(options, ids)
+        faults_of(options, ids)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     result = asyncio.run(simulate_night(options, typer.echo))

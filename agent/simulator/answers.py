@@ -6,6 +6,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from agent.simulator.reply_faults import ReplyFaults
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,6 +27,7 @@ class Answers(ABC):
     def __init__(self, core: Core) -> None:
         """Answer for a station."""
         self._station = core
+        self._faults = ReplyFaults(core)
         self._count = 0
 
     async def answer(self, action: str, payload: Any) -> dict[str, Any] | None:
@@ -40,9 +43,9 @@ class Answers(ABC):
             return None
         if "silent-absolute" in faults and _is_absolute(payload):
             return None
-        if "slow-answers" in faults:
+        if faults & {"slow-answers", "busy-ignores"}:
             await asyncio.sleep(self._station.config.slow_answer_real_s)
-        return self.reply(action, payload)
+        return await self._faults.reply(action, payload, self.reply)
 
     @abstractmethod
     def reply(self, action: str, payload: Any) -> dict[str, Any]:

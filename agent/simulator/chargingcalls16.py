@@ -49,7 +49,7 @@ class ChargingCalls16:
         ):
             core.profiles.last_refusal = "refused by a fault of the simulation"
             return REJECTED
-        refused = refusal(core.faults, connector, body, core.profiles.installed)
+        refused = refusal(core.faults, connector, body, core.profiles.installed, core.now())
         if refused is not None:
             core.note("own", "REFUSED", "SetChargingProfile", refused[2])
             return {"status": refused[0]}

@@ -49,7 +49,7 @@ class ChargingCalls2:
         core, evse, body = self._core, payload["evseId"], payload["chargingProfile"]
         check_decimals(body)
         verdict = self._fault_verdict(body)
-        refused = refusal(core.faults, evse, body, core.store.installed)
+        refused = refusal(core.faults, evse, body, core.store.installed, core.now())
         if refused is not None:
             verdict = Verdict("Rejected", *refused[1:])
         if verdict is None and evse != STATION and evse not in core.outlets:

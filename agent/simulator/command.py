@@ -5,6 +5,7 @@ Prints nothing; lines go to a callback and the table to the caller.
 
 from __future__ import annotations
 
+import difflib
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -55,6 +56,7 @@ EVENTS = (  # what deserves a line; meter values and heartbeats do not
 class SimulateOptions:
     """What `depot-agent simulate` was asked for; `minutes` are simulated.
 
+    `faults` are names or ids, of all stations or, as STATION=NAME, of one.
     `ca` is whom the stations trust (wss only); `cert` and `key` are their own certificate,
     with `{id}` in the paths where each has its own.
 
@@ -107,7 +109,6 @@ async def simulate(
     options: SimulateOptions, on_line: Callable[[str], None] = lambda _: None
 ) -> SimulateResult:
     """Live a night of `minutes` at `speed`; each event of note is told to `on_line`."""
-    faults = check_faults(options.faults)
     start = utc_start()
     scenario = scenario_of(options, start)
     ids = [each.station_id for each in scenario.stations]
@@ -127,7 +128,8 @@ async def simulate(
         NightOptions(
             password=options.password,
             ssl_contexts=tls_contexts(options, ids),
-            faults=dict.fromkeys(ids, faults),
+            faults=faults_of(options, ids),
+            seed=options.seed,
             id_forms=dict.fromkeys(ids, options.id_form) if options.id_form else {},
             flush_timeout_real_s=options.flush_timeout_real_s,
             listener=listen,
@@ -135,6 +137,23 @@ async def simulate(
     )
     await night.run()
     return _result(night, [each for each in ids if each not in met])
+
+
+def faults_of(
+    options: SimulateOptions, station_ids: Iterable[str]
+) -> dict[str, frozenset[str]]:
+    """Share the faults out among the stations; raise ValueError for what is unknown."""
+    ids = list(station_ids)
+    found: dict[str, set[str]] = {each: set() for each in ids}
+    for text in options.faults:
+        station_id, is_one, name = text.rpartition("=")
+        checked = check_faults((name,))
+        if is_one and station_id not in found:
+            near = difflib.get_close_matches(station_id, ids, n=1, cutoff=0.0)
+            raise ValueError(f"no station is called {station_id!r}; is it {near[0]!r}?")
+        for each in [station_id] if is_one else ids:
+            found[each] |= checked
+    return {each: frozenset(names) for each, names in found.items()}
 
 
 def scenario_of(options: SimulateOptions, start: datetime) -> DepotScenario:

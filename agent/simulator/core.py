@@ -6,14 +6,18 @@ Knows no protocol version; the parts of a station meet here and do not import ea
 from __future__ import annotations
 
 import asyncio
+import random
 from abc import ABC, abstractmethod
 from collections import deque
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agent.simulator.extras import Extras
 from agent.simulator.hardware import Hardware, Outlet
+from agent.simulator.limit_faults import LimitFaults
 from agent.simulator.profile_rules import STATION
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer, Rpc
+from agent.simulator.spoil import Spoiler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,13 +25,17 @@ if TYPE_CHECKING:
     from agent.simulator.clock import SimClock
     from agent.simulator.profile_rules import ProfileBook, Running
     from agent.simulator.station_config import StationConfig
+    from agent.simulator.vehicle import VirtualVehicle
 
     Job = Callable[[], Awaitable[None]]
     Listener = Callable[["LedgerEntry"], None]
+    Restart = Callable[[str], Awaitable[None]]
 
 LEDGER_ENTRIES_MAX = 5_000
 JOBS_MAX = 1_000  # more jobs waiting than this is a bug
-SKEW = timedelta(hours=2)  # of the fault clock-two-hours-ahead
+AHEAD = timedelta(hours=2)  # of the fault clock-two-hours-ahead
+FAR_AHEAD = timedelta(days=3_652)  # of the fault clock-far-ahead
+UNSET = datetime(1970, 1, 1, tzinfo=UTC)  # where a clock begins with clock-1970
 
 
 class LedgerEntry(NamedTuple):
@@ -48,7 +56,14 @@ class Core(ABC):
         self.config = config
         self.clock = clock
         self.faults = config.faults
-        self.skew = SKEW if "clock-two-hours-ahead" in self.faults else timedelta()
+        self.skew = skew_of(self.faults, clock.now())
+        chance = random.Random(f"{config.seed} {config.station_id}")
+        self.spoiler = Spoiler(self.faults, chance)
+        self.limit_faults = LimitFaults(self.faults)
+        self.extras = Extras(self)
+        self.restart: Restart = _no_restart
+        self.spent: dict[int, VirtualVehicle] = {}
+        self.up_s = 0.0
         self.outlets = {
             connector: Outlet(
                 connector=connector,
@@ -65,7 +80,6 @@ class Core(ABC):
         self.jobs: asyncio.Queue[Job] = asyncio.Queue(JOBS_MAX)
         self.rpc: Rpc | None = None
         self.is_accepted = False
-        self._forgetful: set[int] = set()
         self._pulse = asyncio.Event()
 
     @property
@@ -80,6 +94,10 @@ class Core(ABC):
     @abstractmethod
     def setting(self, name: str) -> str:
         """Tell a setting's present value, by the version's own name."""
+
+    @abstractmethod
+    def put(self, name: str, value: str) -> None:
+        """Change a setting, by the version's own name."""
 
     @property
     def is_online(self) -> bool:
@@ -121,7 +139,9 @@ class Core(ABC):
         """Ask the central system; raise CallError, NoAnswer or LinkDown."""
         if self.rpc is None:
             raise LinkDown("not connected")
-        return await self.rpc.call(action, payload)
+        answer = await self.rpc.call(action, payload)
+        self.extras.after(action, payload, answer)
+        return answer
 
     async def say(self, action: str, payload: dict[str, Any]) -> None:
         """Call without caring for the answer."""
@@ -154,9 +174,7 @@ class Core(ABC):
             outlet.phases,
             outlet.soc_percent,
         )
-        if "forget-limit-after-zero" in self.faults:
-            return self._forgotten(outlet, limit_w)
-        return limit_w
+        return self.limit_faults.obeyed_w(outlet, limit_w, now, is_online=self.is_online)
 
     def station_limit_w(self, now: datetime) -> float | None:
         """Tell the limit in W of all outlets together at a (true) time."""
@@ -166,7 +184,7 @@ class Core(ABC):
 
     def changes(self, after: datetime, to: datetime) -> list[datetime]:
         """List the (true) times at which a limit may change."""
-        found: set[datetime] = set()
+        found = {each for each in self.limit_faults.edges() if after < each <= to}
         for outlet in self.outlets.values():
             edges = self.book.changes(
                 outlet.connector,
@@ -177,11 +195,15 @@ class Core(ABC):
             found.update(edge - self.skew for edge in edges)
         return sorted(found)
 
-    def _forgotten(self, outlet: Outlet, limit_w: float | None) -> float | None:
-        if outlet.transaction is None:
-            self._forgetful.discard(outlet.connector)
-            return limit_w
-        if limit_w == 0:
-            self._forgetful.add(outlet.connector)
-            return limit_w
-        return None if outlet.connector in self._forgetful else limit_w
+
+def skew_of(faults: frozenset[str], now: datetime) -> timedelta:
+    """Tell how far ahead of the true time a station's clock is."""
+    if "clock-1970" in faults:
+        return UNSET - now
+    if "clock-far-ahead" in faults:
+        return FAR_AHEAD
+    return AHEAD if "clock-two-hours-ahead" in faults else timedelta()
+
+
+async def _no_restart(_reason: str) -> None:
+    """Stand in until the station says how it restarts."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.simulator.clock import stamp
 from agent.simulator.core import Core
 from agent.simulator.keys16 import Keys16
 from agent.simulator.metering import MEASURANDS
-from agent.simulator.profile_rules import VOLTS, Running
+from agent.simulator.profile_rules import STATION, VOLTS, Running
 from agent.simulator.profiles import ProfileOptions, ProfileStore
-from agent.simulator.quirks import LIMIT_KEY
+from agent.simulator.quirks import LIMIT_KEY, STALE_ID, stale_profile
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,7 +31,15 @@ class Core16(Core):
         )
         super().__init__(config, clock)
         self.profiles = ProfileStore(self._profile_options())
-        self.profiles.ignores_watts = "ignore-watts" in self.faults
+        self.profiles.heed(self.faults)
+        if "stale-profile" in self.faults:
+            body = {
+                "chargingProfileId": STALE_ID,
+                "chargingProfilePurpose": "ChargePointMaxProfile",
+                "stackLevel": self.profiles.options.max_stack_level,
+                **stale_profile(stamp(self.now())),
+            }
+            self.profiles.set_profile(STATION, body, self.now())
 
     @property
     def book(self) -> ProfileStore:
@@ -40,6 +49,10 @@ class Core16(Core):
     def setting(self, name: str) -> str:
         """Tell the value of a configuration key."""
         return self.keys.text(name)
+
+    def put(self, name: str, value: str) -> None:
+        """Change a configuration key."""
+        self.keys.change(name, value)
 
     def running(self, outlet: Outlet) -> Running | None:
         """Describe the outlet's transaction to the profile store."""

@@ -10,8 +10,9 @@ from agent.simulator.clock import stamp
 from agent.simulator.core import Core
 from agent.simulator.device2 import DeviceModel, Variable
 from agent.simulator.hardware import Transaction
-from agent.simulator.profile_rules import Running
+from agent.simulator.profile_rules import STATION, Running
 from agent.simulator.profiles2 import Outside, ProfileOptions2, ProfileStore2
+from agent.simulator.quirks import STALE_ID, stale_profile
 from agent.simulator.variables2 import FEATURES_21, PROFILES_MAX, variables_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,9 @@ class Core2(Core):
         for label, value in config.variables.items():
             self.device.put(label, value)
         self.store = ProfileStore2(self._profile_options())
+        self.store.heed(self.faults)
+        if "stale-profile" in self.faults:
+            self._leave_behind()
 
     @property
     def book(self) -> ProfileStore2:
@@ -80,6 +84,10 @@ class Core2(Core):
     def setting(self, name: str) -> str:
         """Tell the value of a variable by `Component.Variable[Instance]`."""
         return self.device.text(name)
+
+    def put(self, name: str, value: str) -> None:
+        """Change a variable."""
+        self.device.put(name, value)
 
     def new_id(self) -> str:
         """Make an id that looks like a UUID; the same seed makes the same ids."""
@@ -112,6 +120,18 @@ class Core2(Core):
             awaits_needs=self.config.iso15118 and not visit.needs,
             knows_needs=bool(visit.needs),
         )
+
+    def _leave_behind(self) -> None:
+        """Install somebody's station maximum at the top level."""
+        shared = stale_profile(stamp(self.now()))
+        body = {
+            **shared,
+            "id": STALE_ID,
+            "chargingProfilePurpose": "ChargingStationMaxProfile",
+            "stackLevel": self.store.options.max_stack_level,
+            "chargingSchedule": [{"id": 1, **shared["chargingSchedule"]}],
+        }
+        self.store.set_profile(Outside(evse=STATION), body, self.now())
 
     def _profile_options(self) -> ProfileOptions2:
         is_flat = "refuse-high-stack-level" in self.faults

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake
-from websockets.typing import Subprotocol
 
+from agent.simulator.link_faults import LinkFaults
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer, Rpc
 
 if TYPE_CHECKING:
@@ -36,18 +36,26 @@ class Link(ABC):
         self._station = core
         self._calls = calls
         self._random = random.Random(core.config.station_id)
+        chance = random.Random(f"{core.config.seed} {core.config.station_id} network")
+        self._faults = LinkFaults(core, chance)
         self.is_powered = True
 
     async def run(self) -> None:
         """Connect and serve, for ever, with a growing wait in real seconds."""
+        async with self._faults.network():
+            await self._run()
+
+    async def _run(self) -> None:
         core = self._station
         wait_s = core.config.backoff_first_real_s
         while True:
             await core.wait_for(lambda: self.is_powered)
+            await self._faults.before()
             try:
                 async with self._connection() as socket:
                     await self._serve(socket)
                 wait_s = core.config.backoff_first_real_s
+                await self._faults.after()
             except (OSError, TimeoutError, InvalidHandshake) as problem:
                 core.note("own", "NO LINK", type(problem).__name__, str(problem))
             spread = self._random.uniform(1 - BACKOFF_SPREAD, 1 + BACKOFF_SPREAD)
@@ -62,6 +70,8 @@ class Link(ABC):
             answer = await core.call("BootNotification", self.boot_payload(reason))
         except (CallError, NoAnswer) as problem:
             core.note("own", "NOT BOOTED", "BootNotification", str(problem))
+        if "refuses-fractions" in core.faults and "." in str(answer.get("currentTime")):
+            answer = {}
         interval = answer.get("interval")
         interval_s = float(interval) if isinstance(interval, int | float) else 0.0
         self.on_registration(str(answer.get("status", "")))
@@ -70,7 +80,8 @@ class Link(ABC):
                 self.keep_interval(int(interval_s))
             core.is_accepted = True
             core.pulse()
-            self.report_all()
+            if "no-first-status" not in core.faults:
+                self.report_all()
         return interval_s
 
     @abstractmethod
@@ -111,11 +122,12 @@ class Link(ABC):
         headers = {}
         password = self._password()
         if password is not None:
-            pair = base64.b64encode(f"{config.station_id}:{password}".encode())
+            pair = base64.b64encode(self._faults.credentials(password))
             headers["Authorization"] = f"Basic {pair.decode()}"
         return connect(
-            f"{config.url.rstrip('/')}/{quote(config.station_id, safe='')}",
-            subprotocols=[Subprotocol(config.subprotocol)],
+            self._faults.url(),
+            origin=self._faults.origin(),
+            subprotocols=self._faults.subprotocols(),
             additional_headers=headers,
             compression="deflate" if config.is_2x else None,
             open_timeout=OPEN_TIMEOUT_S,
@@ -123,6 +135,8 @@ class Link(ABC):
             max_size=FRAME_BYTES_MAX,
             ssl=config.ssl_context,
             proxy=None,
+            create_connection=self._faults.connection(),
+            **self._faults.options,
         )
 
     @abstractmethod
@@ -136,7 +150,9 @@ class Link(ABC):
             core.note,
             core.config.call_timeout_real_s,
             self.message_ids(),
+            core.spoiler,
         )
+        core.up_s = time.monotonic()
         if "boot-on-reconnect" in core.faults:
             core.is_accepted = False
         core.rpc = rpc
@@ -145,10 +161,16 @@ class Link(ABC):
         try:
             async with asyncio.TaskGroup() as tasks:
                 talking = tasks.create_task(self._talk(rpc))
+                besides = tasks.create_task(self._faults.during(rpc, self.boot_once))
                 await rpc.serve()
                 talking.cancel()
+                besides.cancel()
         finally:
             core.rpc = None
+            if "reboot-on-disconnect" in core.faults and self.is_powered:
+                core.spawn(lambda: core.restart("Reboot"))
+            if "lose-profiles-on-reconnect" in core.faults:
+                core.book.forget()
             self.on_down()
             core.note("own", "LINK DOWN", "", socket.close_code)
 
@@ -160,7 +182,10 @@ class Link(ABC):
                 await rpc.send_text('[2,"broken","Heartbeat",{')
             if core.is_accepted:
                 await self._beat(rpc)
-                self.report_back()
+                if "no-first-status" not in core.faults:
+                    self.report_back()
+            else:
+                await self._faults.before_boot()
             reason = "PowerUp"
             while not core.is_accepted:
                 interval_s = await self.boot_once(reason)

@@ -54,7 +54,8 @@ class NightOptions:
     """How the stations of a night behave; mappings are by station id.
 
     They add to what the scenario says, or take its place. `overrides` are keys of 1.6,
-    `variables` those of 2.x, for all stations of the version.
+    `variables` those of 2.x, for all stations of the version. `seed` is that of the
+    chance in their faults; None: the scenario's.
     """
 
     password: str | None = None
@@ -67,6 +68,7 @@ class NightOptions:
     ssl_contexts: Mapping[str, ssl.SSLContext] = field(default_factory=dict)
     backoff_first_real_s: float = 1.0
     flush_timeout_real_s: float = FLUSH_TIMEOUT_S
+    seed: int | None = None
     listener: Listener | None = None
 
 
@@ -136,6 +138,7 @@ class Night:
             iso15118=station.iso15118,
             faults=station.faults | options.faults.get(station_id, frozenset()),
             id_form=options.id_forms.get(station_id, station.id_form),
+            seed=self.scenario.seed if options.seed is None else options.seed,
             ssl_context=options.ssl_contexts.get(station_id, options.ssl_context),
             backoff_first_real_s=options.backoff_first_real_s,
         )

@@ -53,6 +53,9 @@ class Outbox16:
         faults = self._core.faults
         if owed.action == "StopTransaction" and "stop-never" in faults:
             return
+        is_reading = owed.action == "MeterValues" and not self._core.is_online
+        if is_reading and "lose-offline-readings" in faults:
+            return
         self._owed.append(owed)
         twice = {"StartTransaction": "start-twice", "StopTransaction": "stop-twice"}
         if twice.get(owed.action, "") in faults:
@@ -98,7 +101,10 @@ class Outbox16:
     async def _after_failure(self, owed: Owed) -> None:
         core = self._core
         owed.attempts += 1
-        if owed.attempts >= max(1, core.whole("TransactionMessageAttempts")):
+        is_stubborn = "never-gives-up" in core.faults
+        if not is_stubborn and owed.attempts >= max(
+            1, core.whole("TransactionMessageAttempts")
+        ):
             core.note("out", "GAVE UP", owed.action, owed.payload)
             self._done(owed)
             return

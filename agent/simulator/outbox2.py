@@ -66,6 +66,9 @@ class Outbox2:
         faults = self._core.faults
         if owed.kind == "Ended" and "stop-never" in faults:
             return
+        is_reading = owed.kind == "Updated" and not self._core.is_online
+        if is_reading and "lose-offline-readings" in faults:
+            return
         at = len(self._owed)
         if owed.kind == "Ended" and "ended-first" in faults and not self._core.is_online:
             at = self._first_update(owed)
@@ -117,7 +120,8 @@ class Outbox2:
     async def _after_failure(self, owed: Owed2) -> None:
         core = self._core
         owed.attempts += 1
-        if owed.attempts >= max(1, core.whole(ATTEMPTS)):
+        is_stubborn = "never-gives-up" in core.faults
+        if not is_stubborn and owed.attempts >= max(1, core.whole(ATTEMPTS)):
             core.note("out", "GAVE UP", "TransactionEvent", owed.payload)
             self._done(owed)
             return

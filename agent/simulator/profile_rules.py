@@ -17,6 +17,7 @@ from agent.simulator.profile_form import PHASES_DEFAULT, Profile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+W_PER_KW = 1000.0
 VOLTS = 230.0  # nominal; 1.6 converts by it, never by what was measured
 STATION = 0  # connector or EVSE 0: the station as a whole
 UNIT_NAMES = {"W": "Power", "A": "Current"}
@@ -57,6 +58,20 @@ class ProfileBook:
     last_refusal: str = ""
     reads_amperes_as_watts: bool = False
     ignores_watts: bool = False
+    watts_factor: float = 1.0
+    ignored: frozenset[str] = frozenset()
+
+    def heed(self, faults: frozenset[str]) -> None:
+        """Read limits as a station's faults order."""
+        self.ignores_watts = "ignore-watts" in faults
+        self.watts_factor = W_PER_KW if "watts-read-as-kilowatts" in faults else 1.0
+        ignored = {
+            "TxDefaultProfile": "ignore-defaults",
+            self.STATION_PURPOSE: "ignore-station-maximum",
+        }
+        self.ignored = frozenset(
+            purpose for purpose, fault in ignored.items() if fault in faults
+        )
 
     def end_transaction(self, connector: int) -> None:
         """Delete the connector's TxProfiles: its transaction is over."""
@@ -129,7 +144,9 @@ class ProfileBook:
 
     def _watts(self, ruling: Ruling, phases: int) -> float:
         """Convert a limit to W; more phases than there are do not rescale it."""
-        if ruling.unit == "W" or self.reads_amperes_as_watts:
+        if ruling.unit == "W":
+            return ruling.limit * self.watts_factor
+        if self.reads_amperes_as_watts:
             return ruling.limit
         return ruling.limit * VOLTS * min(ruling.phases or PHASES_DEFAULT, phases)
 
@@ -139,6 +156,7 @@ class ProfileBook:
             for each in self.installed
             if each.connector == connector
             and each.profile.purpose == purpose
+            and purpose not in self.ignored
             and not (self.ignores_watts and each.profile.schedule.unit == "W")
             and self._is_in_force(each, now)
         ]

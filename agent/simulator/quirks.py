@@ -5,29 +5,40 @@ Each is a station of the field that takes a limit in one form only, or none.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from agent.simulator.clock import parse_stamp
 from agent.simulator.rpc import CallError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
 
     from agent.simulator.profile_rules import Installed
 
-QUIRKS: dict[str, str] = {
-    "only-default-profiles": "does not support any profile but a TxDefaultProfile",
-    "only-station-maximum": "does not support any profile but the station's maximum",
-    "refuse-connector-zero": "rejects profiles for connector (2.x: EVSE) 0",
-    "refuse-absolute": "rejects schedules that are not Relative",
-    "silent-absolute": "never answers to a schedule that is not Relative",
-    "single-period-only": "rejects schedules of more than one period",
-    "refuse-decimals": "answers FormationViolation to a limit that is not whole",
-    "refuse-amperes": "rejects limits in A",
-    "ignore-watts": "accepts limits in W and does not heed them",
-    "refuse-without-phases": "rejects periods without numberPhases",
-    "refuse-replacement": "rejects a profile whose id is installed",
-    "limit-by-key": "1.6: obeys only the key StationMaxCurrent, in tenths of an ampere",
-}
+QUIRKS = frozenset(
+    {
+        "only-default-profiles",
+        "only-station-maximum",
+        "refuse-connector-zero",
+        "refuse-absolute",
+        "refuse-relative",
+        "refuse-future-start",
+        "refuse-transaction-id",
+        "single-period-only",
+        "refuse-decimals",
+        "refuse-amperes",
+        "declares-amperes",
+        "refuse-watts",
+        "refuse-without-phases",
+        "refuse-replacement",
+        "limit-by-key",
+    }
+)
+PAST = timedelta(minutes=1)  # how old a start must be with refuse-future-start
+STALE_ID = 99_999  # of the profile that stale-profile finds installed
+STALE_W = 20_000.0
 LIMIT_KEY = "StationMaxCurrent"
 
 
@@ -36,12 +47,13 @@ def refusal(
     place: int,
     body: Mapping[str, Any],
     installed: Iterable[Installed],
+    now: datetime,
 ) -> tuple[str, str, str] | None:
     """Tell status, reason code and words of a refusal by a habit, or None.
 
     ``body`` is a profile of either version. Raises CallError where the station does.
     """
-    own = QUIRKS.keys() & set(faults)
+    own = QUIRKS & set(faults)
     if not own:
         return None
     purpose = body["chargingProfilePurpose"]
@@ -49,6 +61,7 @@ def refusal(
     schedules = body["chargingSchedule"]
     schedule = schedules[0] if isinstance(schedules, list) else schedules
     periods = schedule["chargingSchedulePeriod"]
+    unit = schedule["chargingRateUnit"]
     number = body.get("id", body.get("chargingProfileId"))
     if "refuse-decimals" in own and any(item["limit"] % 1 for item in periods):
         raise CallError("FormationViolation", "limit is not a whole number")
@@ -67,10 +80,32 @@ def refusal(
         ("refuse-connector-zero" in own and place == 0)
         or ("refuse-absolute" in own and body["chargingProfileKind"] != "Relative")
         or ("single-period-only" in own and len(periods) > 1)
-        or ("refuse-amperes" in own and schedule["chargingRateUnit"] == "A")
+        or ("refuse-relative" in own and body["chargingProfileKind"] == "Relative")
+        or ("refuse-transaction-id" in own and "transactionId" in body)
+        or ("refuse-future-start" in own and _is_young(schedule, now))
+        or (own & {"refuse-amperes", "declares-amperes"} and unit == "A")
+        or ("refuse-watts" in own and unit == "W")
         or (
             "refuse-without-phases" in own
             and any("numberPhases" not in item for item in periods)
         )
     )
     return ("Rejected", "Unspecified", "") if is_refused else None
+
+
+def _is_young(schedule: Mapping[str, Any], now: datetime) -> bool:
+    start = schedule.get("startSchedule")
+    return start is not None and parse_stamp(start) > now - PAST
+
+
+def stale_profile(start: str) -> dict[str, Any]:
+    """Write what both versions share of the profile that somebody left behind."""
+    period = {"startPeriod": 0, "limit": STALE_W}
+    return {
+        "chargingProfileKind": "Absolute",
+        "chargingSchedule": {
+            "chargingRateUnit": "W",
+            "startSchedule": start,
+            "chargingSchedulePeriod": [period],
+        },
+    }

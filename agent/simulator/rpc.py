@@ -6,10 +6,14 @@ Knows no action of any version. One call of our own is in flight at a time.
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+
+from agent.simulator.spoil import Spoiler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,10 +56,12 @@ class Rpc:
         note: Note,
         call_timeout_s: float,
         id_start: str | None = None,
+        spoiler: Spoiler | None = None,
     ) -> None:
         """Speak over `socket`; `answer` gives the reply, None for silence.
 
         `id_start` begins the ids of all messages; each link needs another one.
+        `spoiler` changes what goes out.
         """
         self._socket = socket
         self._answer = answer
@@ -65,6 +71,8 @@ class Rpc:
         self._pending: tuple[str, str, asyncio.Future[dict[str, Any]]] | None = None
         self._asked: asyncio.Queue[tuple[str, str, Any]] = asyncio.Queue(WAITING_CALLS_MAX)
         self._id_start = id_start or f"{id(self):x}"
+        self._spoiler = spoiler or Spoiler(frozenset(), random.Random())
+        self._is_answering = False
         self._count = 0
 
     async def serve(self) -> None:
@@ -81,7 +89,14 @@ class Rpc:
                 self._fail_pending(LinkDown("the connection ended"))
 
     async def call(self, action: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Ask and return the answer; raise CallError, NoAnswer or LinkDown."""
+        """Ask and return the answer; raise CallError, NoAnswer or LinkDown.
+
+        What the spoiler keeps back counts as answered with {}.
+        """
+        spoilt = self._spoiler.payload(action, payload)
+        if spoilt is None:
+            return {}
+        payload = spoilt
         async with self._turn:
             unique_id = self._next_id()
             future: asyncio.Future[dict[str, Any]] = (
@@ -104,8 +119,8 @@ class Rpc:
         self._note("out", "SEND", action, payload)
         await self._send([SEND, self._next_id(), action, payload])
 
-    async def send_text(self, text: str) -> None:
-        """Send a frame as it is."""
+    async def send_text(self, text: str | bytes | list[str]) -> None:
+        """Send a message as it is; a list is sent as fragments."""
         try:
             await self._socket.send(text)
         except ConnectionClosed as error:
@@ -115,16 +130,22 @@ class Rpc:
         """Drop the TCP connection without a word."""
         self._socket.transport.abort()
 
+    async def send_flagged(self) -> None:
+        """Send a frame that claims a compression that nobody agreed upon."""
+        frame = Frame(Opcode.TEXT, b'[2,"flagged","Heartbeat",{}]', rsv1=True)
+        self._socket.transport.write(frame.serialize(mask=True, extensions=[]))
+
     async def close(self) -> None:
         """Close the connection as the standard wants it."""
         await self._socket.close()
 
     def _next_id(self) -> str:
         self._count += 1
-        return f"{self._id_start}-{self._count:x}"
+        return self._spoiler.unique_id(f"{self._id_start}-{self._count:x}")
 
     async def _send(self, frame: list[Any]) -> None:
-        await self.send_text(orjson.dumps(frame).decode())
+        for each in self._spoiler.messages(frame):
+            await self.send_text(each)
 
     def _take(self, text: str | bytes) -> None:
         try:
@@ -142,13 +163,17 @@ class Rpc:
 
     def _take_call(self, unique_id: str, action: str, payload: Any) -> None:
         self._note("in", "CALL", action, payload)
+        is_busy = self._is_answering or not self._asked.empty()
+        if is_busy and "busy-ignores" in self._spoiler.faults:
+            self._note("in", "IGNORED", action, None)
+            return
         try:
             self._asked.put_nowait((unique_id, action, payload))
         except asyncio.QueueFull:
             self._note("in", "DROPPED", action, None)
 
     def _take_answer(self, kind: int, unique_id: Any, rest: list[Any]) -> None:
-        if self._pending is None or self._pending[0] != unique_id or not rest:
+        if self._pending is None or self._pending[0] != str(unique_id) or not rest:
             self._note("in", "STRAY", "", rest)
             return
         _, action, future = self._pending
@@ -171,6 +196,7 @@ class Rpc:
     async def _answer_all(self) -> None:
         while True:
             unique_id, action, payload = await self._asked.get()
+            self._is_answering = True
             try:
                 reply = await self._answer(action, payload)
                 if reply is None:
@@ -183,6 +209,8 @@ class Rpc:
                 await self._send_quietly([CALLERROR, unique_id, *body])
             except LinkDown:
                 continue
+            finally:
+                self._is_answering = False
 
     async def _send_quietly(self, frame: list[Any]) -> None:
         try:

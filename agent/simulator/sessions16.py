@@ -13,7 +13,7 @@ from agent.simulator.metering import ENERGY, register_wh
 from agent.simulator.metering16 import reading
 from agent.simulator.outbox16 import Owed
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer
-from agent.simulator.station_config import id_token
+from agent.simulator.station_config import FAULTY_CARD, RFID_PREFIX, id_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.simulator.outbox16 import Outbox16, Statuses16
     from agent.simulator.vehicle import VirtualVehicle
 
+CARD_AFTER_S = 30.0  # simulated, with the fault card-after-mac
 LATE_STOP_S = 5.0  # simulated, with the fault available-before-stop
 
 
@@ -93,7 +94,10 @@ class Sessions16:
             self._remote.pop(outlet.connector, None)
             return
         self._remote.pop(outlet.connector, None)
-        is_checked = self._core.is_on("AuthorizeRemoteTxRequests")
+        is_checked = (
+            self._core.is_on("AuthorizeRemoteTxRequests")
+            or "authorize-remote" in self._core.faults
+        )
         if not is_checked or await self._is_authorized(token):
             await self.start(outlet, token, profile)
 
@@ -158,6 +162,18 @@ class Sessions16:
         self._outbox.add(owed)
         self._statuses.set(outlet, "Finishing")
 
+    def pause(self, outlet: Outlet) -> None:
+        """Open the contactor of a transaction that will be resumed."""
+        self._core.advance()
+        if outlet.transaction is not None:
+            outlet.transaction.is_energised = False
+        outlet.switch_off()
+
+    def resume(self, outlet: Outlet) -> None:
+        """Go on with a transaction after a restart."""
+        if outlet.transaction is not None:
+            self._energise(outlet, outlet.transaction)
+
     def tick(self) -> None:
         """Look at every outlet after time passed or a limit changed."""
         self._core.advance()
@@ -195,13 +211,20 @@ class Sessions16:
         if token is None or outlet.vehicle is not vehicle or not outlet.is_operative:
             return
         is_welcome = remote is not None or await self._is_authorized(token)
+        if not is_welcome and "card-after-mac" in self._core.faults:
+            await self._core.clock.sleep(CARD_AFTER_S)
+            token = FAULTY_CARD.removeprefix(RFID_PREFIX)
+            is_welcome = await self._is_authorized(token)
         if is_welcome and outlet.vehicle is vehicle:
             await self.start(outlet, token, profile)
 
     async def _is_authorized(self, token: str) -> bool:
         core = self._core
+        if "free-mode" in core.faults:
+            return True
         if not core.is_online:
-            return core.is_on("AllowOfflineTxForUnknownId")
+            is_refused = "refuse-offline" in core.faults
+            return core.is_on("AllowOfflineTxForUnknownId") and not is_refused
         try:
             answer = await core.call("Authorize", {"idTag": token})
         except (CallError, NoAnswer, LinkDown):

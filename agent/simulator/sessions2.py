@@ -10,6 +10,7 @@ import orjson
 from agent.simulator.clock import stamp
 from agent.simulator.needs2 import Needs2
 from agent.simulator.rpc import CallError, LinkDown, NoAnswer
+from agent.simulator.station_config import FAULTY_CARD
 from agent.simulator.tokens2 import id_token2, needs_authorization
 from agent.simulator.transactions2 import (
     AUTHORIZED,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from agent.simulator.vehicle import VirtualVehicle
 
 STREAM_ID = 1
+CARD_AFTER_S = 30.0  # simulated, with the fault card-after-mac
 
 
 class Sessions2:
@@ -99,7 +101,9 @@ class Sessions2:
     ) -> None:
         """Start as asked; without a plug, wait for one until EVConnectionTimeOut."""
         core = self._core
-        is_checked = core.is_on("AuthCtrlr.AuthorizeRemoteStart")
+        is_checked = core.is_on("AuthCtrlr.AuthorizeRemoteStart") or (
+            "authorize-remote" in core.faults
+        )
         if is_checked and not await self._is_authorized(token):
             return
         visit = self.transactions.open(outlet)
@@ -196,6 +200,10 @@ class Sessions2:
             if token is None or not outlet.is_operative:
                 return
             is_welcome = await self._is_authorized(token)
+            if not is_welcome and "card-after-mac" in core.faults:
+                await core.clock.sleep(CARD_AFTER_S)
+                token = id_token2(FAULTY_CARD, vehicle.mac, core.version) or token
+                is_welcome = await self._is_authorized(token)
             if not is_welcome or outlet.vehicle is not vehicle:
                 return
             visit = self.transactions.open(outlet)
@@ -206,10 +214,11 @@ class Sessions2:
 
     async def _is_authorized(self, token: dict[str, Any]) -> bool:
         core = self._core
-        if not needs_authorization(token):
+        if not needs_authorization(token) or "free-mode" in core.faults:
             return True
         if not core.is_online:
-            return core.is_on("AuthCtrlr.OfflineTxForUnknownIdEnabled")
+            is_refused = "refuse-offline" in core.faults
+            return core.is_on("AuthCtrlr.OfflineTxForUnknownIdEnabled") and not is_refused
         try:
             answer = await core.call("Authorize", {"idToken": token})
         except (CallError, NoAnswer, LinkDown):

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, Self
 
 from agent.simulator.hardware import STEP_MAX_S
+from agent.simulator.vehicle_faults import VehicleFaults
 
 if TYPE_CHECKING:
     from collections import deque
@@ -48,6 +49,10 @@ class Sessions(Protocol):
         """Look at every outlet after time passed or a limit changed."""
         ...
 
+    def release(self, outlet: Outlet) -> None:
+        """Show what an outlet is now."""
+        ...
+
 
 class VirtualStation(ABC):
     """One station. `run` it in a task; the rest may be called meanwhile or before."""
@@ -61,6 +66,8 @@ class VirtualStation(ABC):
         self._connecting = link
         self._outlet_side = sessions
         self._queues = (outbox, statuses)
+        self._vehicles = VehicleFaults(core)
+        core.restart = self.reboot
         self._stopped = asyncio.Event()
 
     @property
@@ -123,10 +130,12 @@ class VirtualStation(ABC):
 
     async def plug(self, connector: int, vehicle: VirtualVehicle) -> None:
         """Put a vehicle's plug in; identification and charging follow by themselves."""
+        self._vehicles.plug(connector, vehicle)
         self._outlet_side.plug(connector, vehicle)
 
     async def unplug(self, connector: int) -> VirtualVehicle | None:
         """Pull the plug and return the vehicle."""
+        self._vehicles.unplug(connector)
         return self._outlet_side.unplug(connector)
 
     def cut(self) -> None:
@@ -192,6 +201,9 @@ class VirtualStation(ABC):
             interval_s = self._meter_interval_s()
             step_s = min(STEP_MAX_S, interval_s / 4) if interval_s > 0 else STEP_MAX_S
             await self._station.clock.sleep(step_s)
+            self._vehicles.tick()
+            for outlet in self._vehicles.unlocked():
+                self._outlet_side.release(outlet)
             self._outlet_side.tick()
 
 

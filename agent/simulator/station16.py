@@ -39,13 +39,19 @@ class VirtualStation16(VirtualStation):
         return self._core.profiles
 
     def _before_restart(self, reason: str) -> None:
+        is_kept = "resume-after-reboot" in self._core.faults
         for outlet in self.outlets.values():
-            self._sessions.stop(outlet, reason)
+            if is_kept and outlet.transaction_id is not None:
+                self._sessions.pause(outlet)
+            else:
+                self._sessions.stop(outlet, reason)
 
     def _after_restart(self) -> None:
         for outlet in self.outlets.values():
             if outlet.vehicle is None:
                 self._sessions.release(outlet)
+            elif outlet.transaction is not None:
+                self._sessions.resume(outlet)
             else:
                 self._statuses.set(outlet, "Preparing")
                 self._sessions.identify(outlet)

@@ -26,6 +26,7 @@ ID_FORMS = (
 RFID_PREFIX = "rfid:"
 RFID_MAC_PREFIX = "rfid+mac:"
 VERSIONS = ("1.6", "2.0.1", "2.1")
+FAULTY_CARD = f"{RFID_PREFIX}04A2B7C9"  # told with no-mac and late-mac
 EVENTS_MAX = 5_000
 
 
@@ -46,7 +47,8 @@ class StationConfig:
     `overrides` are keys of 1.6, `variables` those of 2.x as Component.Variable[Instance];
     `password` is for Basic authentication. Of 2.x only: `iso15118` lets the vehicle tell
     its needs, `tells_vehicle_id` shows its MAC in ConnectedEV, `events_max` bounds the
-    offline queue, `streams` sends the power as a periodic event stream (2.1).
+    offline queue, `streams` sends the power as a periodic event stream (2.1). `seed` is
+    that of the chance in its faults.
     """
 
     station_id: str
@@ -81,10 +83,18 @@ class StationConfig:
     backoff_first_real_s: float = 1.0
     backoff_max_real_s: float = 30.0
     ssl_context: ssl.SSLContext | None = None
+    seed: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what no station could be."""
-        check_faults(self.faults)
+        """Refuse what no station could be; let faults change what is told of a MAC."""
+        object.__setattr__(self, "faults", check_faults(self.faults))
+        if self.faults & {"no-mac", "late-mac"}:
+            object.__setattr__(self, "id_form", FAULTY_CARD)
+            object.__setattr__(self, "tells_vehicle_id", False)
+        if "needs-15118" in self.faults and self.is_2x:
+            object.__setattr__(self, "iso15118", True)
+        if "late-mac" in self.faults and self.late_mac is None:
+            object.__setattr__(self, "late_mac", LateMac())
         if self.ocpp_version not in VERSIONS:
             raise ValueError(f"no version is called {self.ocpp_version!r}")
         is_card = self.id_form.startswith((RFID_PREFIX, RFID_MAC_PREFIX))
