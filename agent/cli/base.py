@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,10 +18,12 @@ from agent.settings import DEFAULT_PATH, Settings, load
 from agent.wiring import socket_path
 
 FAILED, UNREACHABLE, CONFIG_REFUSED = 1, 69, 78
+PIPE_COLUMNS = 240
+"""Into a pipe or a file no cell is cut: somebody searches there."""
 ANSWER_S = 40.0
 """A call to a station may take its full patience of 30 s."""
 
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 err = Console(stderr=True, highlight=False)
 
 app = typer.Typer(

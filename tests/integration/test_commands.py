@@ -43,7 +43,7 @@ def run(*command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[st
 
 def test_demo_keeps_every_plan_and_writes_its_report(tmp_path: Path) -> None:
     done = run(
-        *("demo", "--stations", "3", "--minutes", "0.5", "--speed", "60"),
+        *("demo", "--stations", "3", "--minutes", "0.4", "--speed", "60"),
         *("--report", str(tmp_path)),
     )
 
@@ -59,7 +59,7 @@ def test_demo_names_the_vehicle_at_a_station_that_ignores_its_profile(
     tmp_path: Path,
 ) -> None:
     done = run(
-        *("demo", "--stations", "3", "--minutes", "0.5", "--speed", "60"),
+        *("demo", "--stations", "3", "--minutes", "0.35", "--speed", "60"),
         *("--fault", "CP-03=ignore-profiles", "--report", str(tmp_path)),
     )
 
@@ -95,7 +95,7 @@ def test_daemon_serves_commands_pages_and_a_backup(tmp_path: Path) -> None:
     assert [evse["evse_id"] for evse in stations[0]["evses"]] == [1, 2]
     assert stations[0]["connected"] is False
     assert set(stations[0]["evses"][0]["limit_w"]) == {
-        *("planned", "allocated", "sent", "confirmed", "verified")
+        *("planned", "allocated", "sent", "confirmed", "verified", "state", "proof")
     }
     assert status["cap_w"] == 100_000
     assert others == [[], [], [], []]

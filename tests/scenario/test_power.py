@@ -90,10 +90,10 @@ async def test_w2_with_the_gateway_gone_the_stations_stay_under_the_cap(
         await place.until(lambda: not any(s.is_online for s in stations))
         newcomer = place.add_bus(9, [(-1, 9, 90)])
         await stations[3].plug(1, newcomer)
-        await place.passes(2.0)
+        await place.passes(1.2)
         await stations[0].unplug(1)
         await stations[0].plug(1, place.add_bus(8, [(-1, 9, 90)]))
-        await place.passes(2.0)
+        await place.passes(0.8)
         is_charging = place.grid_w() > 0
 
     assert is_charging

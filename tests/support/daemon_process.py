@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,9 +18,23 @@ from typing import Any
 PATIENCE_S = 20.0
 
 
+PORTS_FIRST, PORTS_EACH = 21_000, 900
+"""Below the ports that the machine hands out itself, and a range for each test worker:
+a port that was free a moment ago must not be somebody's when the daemon takes it."""
+
+_next = itertools.count(random.SystemRandom().randrange(PORTS_EACH))
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    worker = int("0" + os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"))
+    for _ in range(PORTS_EACH):
+        port = PORTS_FIRST + (worker % 10) * PORTS_EACH + next(_next) % PORTS_EACH
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+    raise AssertionError("no port is free")
 
 
 class DaemonProcess:

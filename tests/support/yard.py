@@ -157,7 +157,7 @@ class Yard:
         states = self.daemon.depot.states.values()
         return [item for state in states for item in state.sessions.values()]
 
-    async def until(self, condition: Any, timeout_s: float = 20.0) -> None:
+    async def until(self, condition: Any, timeout_s: float = 45.0) -> None:
         """Wait for a condition, watching the cap meanwhile; real seconds."""
         async with asyncio.timeout(timeout_s):
             while not condition():
