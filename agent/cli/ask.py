@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from agent.cli.base import ConfigOption, JsonOption, app, ask_daemon, out, print_json
+from agent.cli.tables import cell, percent, print_table
 from agent.cli.tables import kw as _kw
-from agent.cli.tables import print_table
 
 Row = dict[str, Any]
+
+SESSIONS_READ = 500
+"""More than any depot has outlets: every open session is among the newest."""
+SOC_MARKS = {
+    "station": "",
+    "charging-needs": " at plug-in",
+    "smartcar": " car",
+    "schedule": " schedule",
+    "estimate": " est.",
+}
+"""Where a SoC is from, as a short mark behind it; nothing for the station's own."""
+PROOF_MARKS = {
+    "verified": "[green]verified[/green]",
+    "accepted": "accepted",
+    "commanded": "[yellow]commanded[/yellow]",
+    "violated": "[red]violated[/red]",
+    "none": "[yellow]none[/yellow]",
+}
 
 
 @app.command()
@@ -31,18 +51,59 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         f"{found['stations_connected']} of {found['stations']} stations connected, "
         f"{found['sessions_charging']} charging, {found['sessions_open']} plugged in"
     )
-    for cloud in found["clouds"]:
-        state = "reachable" if cloud["reachable"] else f"[red]away[/red]: {cloud['error']}"
-        out.print(f"cloud {cloud['cloud']}: {state}")
+    _print_clouds(found["clouds"], ask_daemon(config, "GET", "/api/v1/outbox")[1])
     if found["not_following"]:
-        out.print(
-            f"[red]not following their limit: {', '.join(found['not_following'])}[/red]"
-        )
+        names = cell(", ".join(found["not_following"]))
+        out.print(f"[red]not following their limit: {names}[/red]")
+    rows = _outlets(config)
+    away = {station["station_id"] for station, *_ in rows if not station["connected"]}
+    if away:
+        out.print(f"[red]stations away: {cell(', '.join(sorted(away)))}[/red]")
+    proofs = Counter(
+        evse["limit_w"]["state"] for _, evse, _ in rows if evse["limit_w"]["state"]
+    )
+    if proofs:
+        words = (f"{number} {PROOF_MARKS[name]}" for name, number in proofs.items())
+        out.print(f"limits: {', '.join(words)}")
+    used = [row for row in rows if row[2] is not None]
+    if used:
+        _print_vehicles(used)
+
+
+def _print_clouds(clouds: list[Row], outbox: list[Row]) -> None:
+    for cloud in clouds:
+        state = "reachable"
+        if not cloud["reachable"]:
+            state = f"[red]away[/red]: {cell(cloud['error'])}"
+        out.print(f"cloud {cloud['cloud']}: {state}")
+    for box in outbox:
+        if box["pending"] or box["dead"]:
+            dead = f", [red]{box['dead']} dead[/red]" if box["dead"] else ""
+            out.print(f"outbox {box['destination']}: {box['pending']} pending{dead}")
+
+
+def _print_vehicles(rows: list[tuple[Row, Row, Row | None]]) -> None:
+    """Every plugged vehicle: how full, how much power, how sure, when it leaves."""
+    print_table(
+        ("outlet", "vehicle", "SoC", "power", "proof", "departs", "expected"),
+        [
+            (
+                cell(f"{station['station_id']}/{evse['evse_id']}"),
+                _vehicle(evse, session),
+                _soc_now(session),
+                _kw(evse["power_w"]),
+                _proof(evse),
+                _departs(evse),
+                _expected(evse),
+            )
+            for station, evse, session in rows
+        ],
+    )
 
 
 @app.command()
 def stations(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show stations and outlets, with planned, confirmed and measured power.
+    """Show stations and outlets: SoC, planned, confirmed and measured power, proof.
 
     Example: `depot-agent stations --json`
     """
@@ -50,7 +111,6 @@ def stations(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
         return
-    rows = [(station, evse) for station in found for evse in station["evses"]]
     print_table(
         (
             "outlet",
@@ -58,26 +118,26 @@ def stations(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             "OCPP",
             "model",
             "vehicle",
+            "SoC",
             "power",
             "limit",
             "planned",
-            "proved",
+            "proof",
         ),
         [
             (
-                f"{station['station_id']}/{evse['evse_id']}",
-                evse["status"] if station["connected"] else "[red]offline[/red]",
+                cell(f"{station['station_id']}/{evse['evse_id']}"),
+                cell(evse["status"]) if station["connected"] else "[red]offline[/red]",
                 station["ocpp_version"] or "",
-                station["model"] or "",
-                evse["vehicle_id"] or "",
+                cell(station["model"]),
+                _vehicle(evse, session),
+                _soc_now(session),
                 _kw(evse["power_w"]),
                 _kw(evse["limit_w"]["confirmed"]),
                 _kw(evse["limit_w"]["planned"]),
-                {True: "yes", False: "[red]no[/red]", None: ""}[
-                    evse["limit_w"]["verified"]
-                ],
+                _proof(evse),
             )
-            for station, evse in rows
+            for station, evse, session in _joined(config, found)
         ],
     )
 
@@ -196,6 +256,56 @@ def plans(config: ConfigOption = None, as_json: JsonOption = False) -> None:
             for row in found
         ],
     )
+
+
+def _outlets(config: Path | None) -> list[tuple[Row, Row, Row | None]]:
+    return _joined(config, ask_daemon(config, "GET", "/api/v1/stations")[1])
+
+
+def _joined(config: Path | None, found: list[Row]) -> list[tuple[Row, Row, Row | None]]:
+    """Every outlet with its station and its open session."""
+    path = f"/api/v1/sessions?limit={SESSIONS_READ}"
+    opened = {row["session_id"]: row for row in ask_daemon(config, "GET", path)[1]}
+    return [
+        (station, evse, opened.get(evse["session_id"]))
+        for station in found
+        for evse in station["evses"]
+    ]
+
+
+def _vehicle(evse: Row, session: Row | None) -> str:
+    """The vehicle's id, else the address that it showed."""
+    return cell(evse["vehicle_id"] or (session["mac"] if session is not None else None))
+
+
+def _soc_now(session: Row | None) -> str:
+    """``64 % est.``: the best that is known, and where it is from."""
+    if session is None or session["soc_now"] is None:
+        return ""
+    source = session["soc_source"]
+    return percent(session["soc_now"]) + SOC_MARKS.get(source, f" {source}")
+
+
+def _proof(evse: Row) -> str:
+    """How far the limit is proved; nothing without a transaction."""
+    state = evse["limit_w"]["state"]
+    return PROOF_MARKS.get(state, cell(state)) if state else ""
+
+
+def _departs(evse: Row) -> str:
+    outlook = evse["outlook"]
+    return outlook["departs_at"] if outlook is not None else ""
+
+
+def _expected(evse: Row) -> str:
+    """SoC at departure against the target, red where that is at risk."""
+    outlook = evse["outlook"]
+    if outlook is None:
+        return ""
+    words = percent(outlook["expected_soc"])
+    if words and outlook["target_soc"] is not None:
+        words += f" of {percent(outlook['target_soc'])}"
+    return f"[red]{words or 'at risk'}[/red]" if outlook["at_risk"] else words
 
 
 def _soc(row: Row) -> str:
