@@ -1,4 +1,4 @@
-"""Writes the dump of a new schema for test_upgrade: python -m tests.faults.release
+"""Writes the dump of a new schema for test_upgrade: python -m tests.faults.release.
 
 Run it once when a migration is added, before the release: it lets today's program live
 through a visit and half of another one, kills it, and keeps what is on disk.

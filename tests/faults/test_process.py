@@ -8,11 +8,13 @@ import resource
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.faults.means import rounds
 from tests.support.daemon_process import DaemonProcess
+from tests.support.foreign_station import ForeignStation
 from tests.support.yard import yard
 
 LINKS = 100
@@ -298,3 +301,69 @@ async def test_u1_a_refused_reload_changes_nothing_and_drops_no_link(
     assert "cap_kv" in reasons[0]
     assert "cap_kw" in reasons[0]
     assert "cap_kw" in reasons[1]
+
+
+@pytest.mark.parametrize("folder", ["missing", "/proc/self"])
+def test_d7_a_state_folder_that_cannot_be_used_ends_the_daemon_at_once(
+    tmp_path: Path, folder: str
+) -> None:
+    """Missing, or writable for nobody: within 2 s, an exit code of its own, one line."""
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f'[site]\ncap_kw = 10.0\n[store]\npath = "{tmp_path / folder}/agent.db"\n'
+        '[ocpp]\nhost = "127.0.0.1"\nport = 0\n[web]\nport = 0\n',
+        encoding="utf-8",
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "run", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+
+    assert done.returncode == 78
+    assert len(said) == 1, done.stderr
+    assert f"{tmp_path / folder}" in said[0]
+    assert "store.path" in said[0]
+    # In processor time: other work on this machine is none of the daemon's.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+async def test_t1_a_station_clock_that_is_off_is_flagged_and_no_plan_depends_on_it(
+    daemon: DaemonProcess,
+) -> None:
+    """Ten years back, ten years ahead, and local time without a zone."""
+    await asyncio.to_thread(daemon.start)
+    now = datetime.now(UTC)
+    wrong = (
+        (now - timedelta(days=3650)).isoformat(),
+        (now + timedelta(days=3650)).isoformat(),
+        (now + timedelta(hours=2)).replace(tzinfo=None).isoformat(timespec="seconds"),
+    )
+    for number, at in enumerate(wrong):
+        async with ForeignStation(_url(daemon, number)) as station:
+            await station.boot()
+            await station.status("Preparing")
+            running = await station.start("TAG", 1000, at)
+            limit = await station.wait_for(lambda: station.profiles("TxProfile"), 20)
+            sampled = [{"value": "2000"}]
+            values = [{"timestamp": at, "sampledValue": sampled}]
+            body = {"connectorId": 1, "transactionId": running, "meterValue": values}
+            await station.send("MeterValues", body)
+            stop = {"transactionId": running, "meterStop": 3000, "timestamp": at}
+            await station.send("StopTransaction", stop)
+            start_at = limit[-1]["chargingSchedule"].get("startSchedule")
+            if start_at is not None:
+                assert abs(datetime.fromisoformat(start_at) - now) < timedelta(days=2)
+    rows = daemon.ask_web("/api/v1/sessions?limit=100")
+
+    assert len(rows) == len(wrong)
+    for row in rows:
+        started = datetime.fromisoformat(row["started_at"])
+        assert abs(started - now) < timedelta(minutes=5)
+        assert row["energy_wh"] == 2000
+        assert row["anomalies"]
