@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from agent.simulator.hardware import Outlet
     from agent.simulator.station_config import StationConfig
 
+UNLIMITED = "5000"  # 500 A: more than any outlet gives
+
 
 class Core16(Core):
     """State of one virtual 1.6 station."""
@@ -26,7 +28,11 @@ class Core16(Core):
     def __init__(self, config: StationConfig, clock: SimClock) -> None:
         """Build the station cold and unconnected."""
         self.keys = Keys16(
-            {"NumberOfConnectors": str(config.connectors), **config.overrides},
+            {
+                "NumberOfConnectors": str(config.connectors),
+                **({LIMIT_KEY: UNLIMITED} if "limit-by-key" in config.faults else {}),
+                **config.overrides,
+            },
             [each for each in MEASURANDS if config.dc or each != "SoC"],
         )
         super().__init__(config, clock)

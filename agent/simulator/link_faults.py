@@ -86,7 +86,8 @@ class LinkFaults:
         def note(what: str) -> None:
             core.note("own", "NETWORK", what, None)
 
-        async with Transport(host, port, toxics, core.clock, self._chance, note) as proxy:
+        proxy = Transport(host, port, toxics, core.clock, self._chance, note)
+        async with proxy.listening():
             self.options = {"host": "127.0.0.1", "port": proxy.port}
             yield
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CALL, CALLRESULT, CALLERROR = 2, 3, 4
 CALLRESULTERROR, SEND = 5, 6  # of 2.1: your answer was broken; needs no answer
+RSV1 = 0x40  # the bit of a frame's first byte that claims a compression
 WAITING_CALLS_MAX = 100  # a central system should have one; more is a flood
 
 
@@ -132,8 +133,9 @@ class Rpc:
 
     async def send_flagged(self) -> None:
         """Send a frame that claims a compression that nobody agreed upon."""
-        frame = Frame(Opcode.TEXT, b'[2,"flagged","Heartbeat",{}]', rsv1=True)
-        self._socket.transport.write(frame.serialize(mask=True, extensions=[]))
+        frame = Frame(Opcode.TEXT, b'[2,"flagged","Heartbeat",{}]')
+        sound = frame.serialize(mask=True, extensions=[])
+        self._socket.transport.write(bytes((sound[0] | RSV1,)) + sound[1:])
 
     async def close(self) -> None:
         """Close the connection as the standard wants it."""

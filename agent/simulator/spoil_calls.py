@@ -120,12 +120,12 @@ def _one_higher(payload: Payload) -> None:
 
 
 def _station_faulted(payload: Payload) -> None:
-    if payload["connectorId"] == 0:
+    if payload["connectorId"] == 0 and "status" in payload:
         payload |= {"status": "Faulted", "errorCode": "GroundFailure"}
 
 
 def _finishing_error(payload: Payload) -> None:
-    if payload["status"] == "Finishing":
+    if payload.get("status") == "Finishing":
         payload["errorCode"] = "EVCommunicationError"
 
 

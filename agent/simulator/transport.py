@@ -11,12 +11,15 @@ import asyncio
 import contextlib
 import math
 import random
+import struct
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Self
+from socket import SO_LINGER, SOL_SOCKET
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from agent.simulator.clock import SimClock
     from agent.simulator.faults import Timing
@@ -71,6 +74,15 @@ class Toxic:
             since_s %= self.every_s
         return since_s < self.lasts_s
 
+    def was_on(self, from_s: float, to_s: float) -> bool:
+        """Whether it held at any time between; a short one would be missed by a look."""
+        if self.is_on(to_s) or from_s < self.start_s <= to_s:
+            return True
+        if not (math.isfinite(self.every_s) and self.every_s > 0) or to_s < self.start_s:
+            return False
+        turns = (to_s - self.start_s) // self.every_s
+        return from_s < self.start_s + turns * self.every_s
+
 
 def toxics_of(asked: Iterable[Timing], chance: random.Random) -> list[Toxic]:
     """Settle what was left open; where no start was asked for, chance moves it a little.
@@ -101,7 +113,7 @@ class _Broken(Exception):  # noqa: N818 (an order, not an error)
 
 
 class Transport:
-    """The proxy. Use it as a context; connect to `port` on 127.0.0.1 meanwhile."""
+    """The proxy. While it is `listening`, connect to `port` on 127.0.0.1."""
 
     def __init__(
         self,
@@ -121,22 +133,21 @@ class Transport:
         self._note = note
         self._began = clock.now()
         self._serving: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._tasks: asyncio.TaskGroup | None = None
 
-    async def __aenter__(self) -> Self:
-        """Begin to listen."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """End all connections."""
-        if self._server is not None:
-            self._server.close()
-        for each in self._serving:
-            each.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving)
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen meanwhile; at the end all connections end."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+            self.port = server.sockets[0].getsockname()[1]
+            try:
+                yield
+            finally:
+                server.close()
+                for each in self._serving:
+                    each.cancel()
 
     def value(self, name: str) -> float | None:
         """Tell the value of a fault that holds now; None if it does not."""
@@ -148,15 +159,18 @@ class Transport:
     def _elapsed_s(self) -> float:
         return (self._clock.now() - self._began).total_seconds()
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._tasks is None or len(self._serving) >= CONNECTIONS_MAX:
+            writer.transport.abort()
+            return
+        task = self._tasks.create_task(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Serve one connection of the station; never raises."""
-        task = asyncio.current_task()
-        if task is None or len(self._serving) >= CONNECTIONS_MAX:
-            writer.transport.abort()
-            return
-        self._serving.add(task)
         try:
             await self._held()
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -165,7 +179,6 @@ class Transport:
         except (OSError, TimeoutError) as problem:
             self._note(f"no way through: {problem}")
         finally:
-            self._serving.discard(task)
             writer.close()
 
     async def _join(self, near: _Ends, far: _Ends) -> None:
@@ -182,7 +195,7 @@ class Transport:
                 await asyncio.wait(ways)
                 watch.cancel()
         except* _Broken as breaks:
-            why = str(breaks.exceptions[0])
+            why = _first(breaks)
         except* OSError:
             pass  # one side is gone; the other learns it below
         finally:
@@ -191,6 +204,9 @@ class Transport:
         if not why:
             return
         self._note(why)
+        if why == "reset":
+            _will_reset(near[1])
+            _will_reset(far[1])
         near[1].transport.abort()
         try:
             if why == "half-open":
@@ -200,10 +216,14 @@ class Transport:
 
     async def _watch(self) -> None:
         """Raise when a fault breaks the connection off."""
+        looked_s = self._elapsed_s()
         while True:
+            now_s = self._elapsed_s()
             for name in ("reset", "half-open"):
-                if self.value(name) is not None:
+                toxic = self._toxics.get(name)
+                if toxic is not None and toxic.was_on(looked_s, now_s):
                     raise _Broken(name)
+            looked_s = now_s
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _held(self) -> None:
@@ -283,6 +303,18 @@ class Transport:
                 await asyncio.sleep(0)
         if is_spent:
             raise _Broken("cut-after")
+
+
+def _first(breaks: BaseExceptionGroup[_Broken]) -> str:
+    """Tell which fault broke a connection off."""
+    found = breaks.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else str(found)
+
+
+def _will_reset(writer: asyncio.StreamWriter) -> None:
+    """Have the end of a connection be a TCP reset."""
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, linger)
 
 
 class _Budget:
