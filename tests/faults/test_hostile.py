@@ -249,7 +249,7 @@ async def test_i10_unsolicited_answers_leave_memory_flat_and_the_next_call_works
 ) -> None:
     async with ForeignStation(f"ws://127.0.0.1:{daemon.ocpp_port}/C") as station:
         await station.boot()
-        for number in range(1000):
+        for number in range(5000):
             await station.raw(f'[3,"first-{number}",{{}}]')
         await station.send("Heartbeat", {})
         before = memory_mib(daemon)
@@ -261,7 +261,7 @@ async def test_i10_unsolicited_answers_leave_memory_flat_and_the_next_call_works
             daemon.run, "call", "C", "TriggerMessage", '{"requestedMessage":"Heartbeat"}'
         )
 
-    assert grown < 1
+    assert grown < 2  # of 20,000; were they kept, 10 MiB
     assert done.returncode == 0, done.stderr
     assert "Accepted" in done.stdout
 
