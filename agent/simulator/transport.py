@@ -146,6 +146,7 @@ class Transport:
                 yield
             finally:
                 server.close()
+                self._tasks = None
                 for each in self._serving:
                     each.cancel()
 
@@ -165,7 +166,12 @@ class Transport:
             return
         task = self._tasks.create_task(self._serve(reader, writer))
         self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+
+        def end(_: object) -> None:
+            self._serving.discard(task)
+            writer.close()
+
+        task.add_done_callback(end)
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -178,8 +184,6 @@ class Transport:
             await self._join((reader, writer), far)
         except (OSError, TimeoutError) as problem:
             self._note(f"no way through: {problem}")
-        finally:
-            writer.close()
 
     async def _join(self, near: _Ends, far: _Ends) -> None:
         """Carry both ways until both are at their end, or a fault breaks it off."""

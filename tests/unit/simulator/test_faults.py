@@ -7,7 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from agent.cli import app
 from agent.simulator.catalogue_power import NOT_FAULTS
 from agent.simulator.command import SimulateOptions, faults_of
 from agent.simulator.faults import (
@@ -126,3 +128,16 @@ def test_the_list_has_a_row_for_everything():
     assert all(len(row) == len(LIST_HEAD) and all(row) for row in rows)
     assert {row[1] for row in rows} - {"-"} == FAULTS.keys()
     assert {each.versions for each in STATION_FAULTS} == {"all", "1.6", "2.x"}
+
+
+def test_the_commands_list_faults_and_refuse_unknown_ones():
+    """`--list-faults` needs no address; an unknown fault ends with 2 and the nearest."""
+    runner = CliRunner()
+    listed = runner.invoke(app, ["simulate", "--list-faults"])
+    wrong = runner.invoke(app, ["simulate", "ws://127.0.0.1:1/", "--fault", "refuse-zer"])
+    demo = runner.invoke(app, ["demo", "--fault", "CP-03=ignore-profile"])
+
+    assert listed.exit_code == 0
+    assert len(listed.stdout.splitlines()) == 1 + len(list(fault_rows()))
+    assert (wrong.exit_code, "refuse-zero" in wrong.output) == (2, True)
+    assert (demo.exit_code, "ignore-profiles" in demo.output) == (2, True)
