@@ -21,9 +21,10 @@ test: $(VENV)/dev.stamp
 		--cov --cov-append --cov-report=term:skip-covered $(ARGS)
 	$(BIN)/pytest -n 2 --dist worksteal -m many $(ARGS)
 
-# The long forms of tests/faults, about an hour; SEED=n replays one run.
+# The long forms of tests/faults/README.md, about an hour; SEED=n replays one run.
 faults: $(VENV)/dev.stamp
-	FAULTS_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -rA tests/faults $(ARGS)
+	FAULTS_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -rA tests/faults \
+		tests/integration/test_doors.py tests/unit/domain/test_power_invariant.py $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python bench/meter_values.py $(ARGS)
