@@ -148,6 +148,8 @@ class Depot:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     matched: asyncio.Event = field(default_factory=asyncio.Event)
     learned: tuple[Learned, ...] = ()
+    own_ladders: dict[StationId, Learned] = field(default_factory=dict)
+    """Stations that climb for themselves, because a sister of theirs took nothing."""
     ladder_rules: tuple[LadderRule, ...] = ()
 
     def take(self, loaded: Loaded) -> None:

@@ -109,13 +109,13 @@ class Ladders:
             self._sessions[outlet] = session.session_id
             again = ladder.reopened(learned, now)
             if again != learned:
-                self._keep(again)
+                self._keep(again, station_id)
                 learned = again
         if self._fenced.get(outlet) == session.session_id:
             return Way(rung=Rung.FENCE)
         way = ladder.way_of(base, learned, facts_of(self._depot, station_id))
         if way.form is None:
-            words = f"this model took nothing before ({ladder.describe(learned)[:300]})"
+            words = f"it took nothing before ({ladder.describe(learned)[:300]})"
             self._fence(outlet, session, words)
         return way
 
@@ -219,7 +219,7 @@ class Ladders:
 
     def restore(self, item: Learned) -> None:
         """Go back to what was known of a model before a false witness spoke."""
-        self._keep(item)
+        self._keep(item, None)
 
     def _accepted(self, outlet: Outlet, session: Session, way: Way, now: datetime) -> None:
         held = self._held.get(outlet)
@@ -254,7 +254,7 @@ class Ladders:
             sent=sent,
             answered_else=answered_else,
         )
-        self._learn(learned, ruling, outcome)
+        self._learn(learned, ruling, outcome, station_id)
         if outcome not in (Outcome.ACCEPTED, Outcome.FOLLOWED) or ruling.words:
             words = f"form {sent.rung}: {outcome}"
             shown = f" ({reason})" if reason else ""
@@ -273,7 +273,9 @@ class Ladders:
             self._fence(outlet, session, ruling.words)
         return ruling.move
 
-    def _learn(self, before: Learned, ruling: Ruling, outcome: Outcome) -> None:
+    def _learn(
+        self, before: Learned, ruling: Ruling, outcome: Outcome, station_id: StationId
+    ) -> None:
         """Remember; what only renews the time of an acceptance is not worth a write."""
         after = ruling.learned
         if after is before or after.is_manual:
@@ -282,9 +284,22 @@ class Ladders:
         is_news = outcome is not Outcome.ACCEPTED or not before.trials
         if outcome is Outcome.FOLLOWED:
             is_news = timeless != before
-        self._keep(after, is_saved=is_news)
+        self._keep(after, station_id, is_saved=is_news)
 
-    def _keep(self, item: Learned, *, is_saved: bool = True) -> None:
+    def _keep(
+        self, item: Learned, station_id: StationId | None, *, is_saved: bool = True
+    ) -> None:
+        model = ladder.recall(self._depot.learned, item.key)
+        is_fence = item.rung is Rung.FENCE and station_id is not None
+        if is_fence and station_id not in model.fenced_at:
+            item = replace(item, fenced_at=(*model.fenced_at, str(station_id)))
+            is_saved = True
+        if station_id is not None and model.rung is Rung.FENCE:
+            self._depot.own_ladders.pop(station_id, None)
+            is_alone = not ladder.is_fenced_for(model, station_id)
+            if is_alone and not is_fence and item.proven is None:
+                self._depot.own_ladders[station_id] = item  # its sisters stay fenced
+                return
         self._depot.learned = ladder.remember(self._depot.learned, item)
         if is_saved:
             self._unsaved[item.key] = item
@@ -322,7 +337,11 @@ def learned_of(depot: Depot, station_id: StationId) -> Learned:
     for rule in depot.ladder_rules:
         if rule.rung and rule.fits(key.vendor, key.model, key.firmware):
             return ladder.by_hand(key, Rung(rule.rung))
-    return ladder.recall(depot.learned, key)
+    model = ladder.recall(depot.learned, key)
+    if model.rung is not Rung.FENCE or ladder.is_fenced_for(model, station_id):
+        return model
+    own = depot.own_ladders.get(station_id)
+    return own if own is not None and own.key == key else Learned(key=key)
 
 
 def base_form(

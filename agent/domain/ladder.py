@@ -40,6 +40,8 @@ BOOK_MAX = 300
 """Models and firmwares kept; a depot has a handful."""
 REASON_MAX = 120
 """Characters of a station's words that are kept and read."""
+FENCED_MANY = 3
+"""So many stations that take nothing are a trait of their model."""
 FENCE_RETRY = timedelta(days=1)
 """A station that took nothing is tried again after a day: someone may have switched
 its own load management off (PRF-14)."""
@@ -239,6 +241,7 @@ class Learned:
 
     ``fixes`` hold on every rung: the station asked for them. ``proven`` is the rung
     that measured power has followed, with its fixes. ``is_manual``: set by a person.
+    ``fenced_at``: the stations at which nothing helped.
     """
 
     key: LadderKey
@@ -251,6 +254,7 @@ class Learned:
     trials: tuple[Trial, ...] = ()
     is_manual: bool = False
     changed_at: datetime | None = None
+    fenced_at: tuple[str, ...] = ()
 
     @property
     def is_proven(self) -> bool:
@@ -289,6 +293,18 @@ def recall(book: Sequence[Learned], key: LadderKey) -> Learned:
         if item.key == key:
             return item
     return Learned(key=key)
+
+
+def is_fenced_for(model: Learned, station_id: str) -> bool:
+    """Whether a model's fence stands before this station too.
+
+    One broken station says little about its sisters: they climb for themselves until
+    several of them found nothing either.
+    """
+    if model.rung is not Rung.FENCE:
+        return False
+    is_known = station_id in model.fenced_at or len(model.fenced_at) >= FENCED_MANY
+    return model.is_manual or is_known
 
 
 def remember(book: Sequence[Learned], item: Learned) -> tuple[Learned, ...]:

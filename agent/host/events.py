@@ -215,7 +215,7 @@ EVENTS: dict[str, LogEvent] = {
     "schedules_synchronised": LogEvent(
         "warning",
         "an operator made a list all that is upcoming for a vehicle; `removed` are gone",
-        "if `unexpected` is not empty, schedules were deleted that the dry run did not name",
+        "if `unexpected` is not empty, more was deleted than the dry run had named",
     ),
     "power_group_written": LogEvent(
         "warning",

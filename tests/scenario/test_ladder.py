@@ -372,7 +372,10 @@ async def test_prf_12_a_refused_replacement_leaves_the_old_limit_in_the_budget(
     rows = [DC, {**DC, "id": "CP-02"}]
     outlet = (StationId("CP-01"), EvseId(1))
     async with yard(tmp_path, stations=rows, speed=60.0, site=site) as place:
-        options: dict[str, Any] = {"ocpp_version": "2.0.1", "faults": frozenset({"profile-rate-limit"})}
+        options: dict[str, Any] = {
+            "ocpp_version": "2.0.1",
+            "faults": frozenset({"profile-rate-limit"}),
+        }
         await charge(place, pieces=[(-1, 10, 100)], **options)
         depot = place.daemon.depot
         await place.until(lambda: drawn_kw(place) > 95)

@@ -157,6 +157,55 @@ def test_a_station_that_refuses_all_is_fenced_for_its_session_and_the_next() -> 
     assert a_day_later.rung is Rung.PLAIN
 
 
+def test_one_station_that_takes_nothing_does_not_fence_its_sisters() -> None:
+    """They climb for themselves; what one of them proves is the model's again."""
+    bench = Bench(a_depot())
+    moves = [bench.answer(NO, a_session()) for _ in range(40)]
+    assert Move.FENCE in moves
+    assert learned_of(bench.depot, CP1).rung is Rung.FENCE
+
+    outlet: Outlet = (CP2, EvseId(1))
+    session = replace(a_session(2, 20_000.0, 300), station_id=CP2)
+    way = bench.ladders.way(outlet, BASE, session, NOW)
+    assert way.rung is Rung.PLAIN
+    bench.ladders.answered(outlet, session, BASE, way, NO, now=NOW, answered_else=False)
+    way = bench.ladders.way(outlet, BASE, session, NOW)
+    assert way.rung is Rung.KIND
+    assert learned_of(bench.depot, CP1).rung is Rung.FENCE
+    bench.ladders.answered(outlet, session, BASE, way, YES, now=NOW, answered_else=False)
+    sent = Sent(
+        transaction_id=TX, allows=constant(20_000), exact_until_s=2**40, sent_at=NOW
+    )
+    power = OutletPower(confirmed=sent, verified=True)
+    bench.ladders.measured(outlet, session, BASE, power, after(300))
+
+    assert learned_of(bench.depot, CP2).proven is Rung.KIND
+    assert learned_of(bench.depot, CP1).rung is Rung.KIND
+
+
+def test_several_stations_that_take_nothing_are_a_trait_of_their_model() -> None:
+    bench = Bench(a_depot())
+    sisters = [StationId(f"CP-1{n}") for n in range(4)]
+    for station_id in sisters:
+        bench.depot.traits[station_id] = bench.depot.traits[CP1]
+        bench.depot.states[station_id] = replace(
+            bench.depot.states[CP1], station_id=station_id
+        )
+    for number, station_id in enumerate(sisters[:3]):
+        outlet: Outlet = (station_id, EvseId(1))
+        session = replace(a_session(number), station_id=station_id)
+        for _ in range(40):
+            way = bench.ladders.way(outlet, BASE, session, NOW)
+            if way.form is not None:
+                bench.ladders.answered(
+                    outlet, session, BASE, way, NO, now=NOW, answered_else=False
+                )
+
+    fourth = replace(a_session(9), station_id=sisters[3])
+    assert bench.ladders.way((sisters[3], EvseId(1)), BASE, fourth, NOW).form is None
+    assert len(learned_of(bench.depot, CP1).fenced_at) == 3
+
+
 def test_ver_06_power_over_the_limit_is_judged_once_per_settle_time() -> None:
     bench = Bench(a_depot())
     bench.answer(YES, a_session())
