@@ -317,7 +317,7 @@ class Daemon:
             try:
                 if rounds % PRUNE_ROUNDS == 0:
                     await self.store.prune(self.clock.now())
-                if rounds % CHECK_ROUNDS == 0:
+                if rounds % CHECK_ROUNDS == 1:
                     await self.store.check()
                 if rounds % BACKUP_ROUNDS == 1:
                     kept = await keep_backup(self.store, path)

@@ -51,6 +51,8 @@ GROUP_MAX = 64
 """Units in one COMMIT: a reconnect storm costs a handful of syncs."""
 WAITING_MAX = 1024
 """Units that may wait; beyond, intake waits (architecture.md section 6)."""
+CHECKED_AT_START_BYTES = 64 * 1024 * 1024
+"""A larger file is checked beside the work, ten minutes after the start and weekly."""
 BALLAST_BYTES = 4 * 1024 * 1024
 """Held back for a full disk: hours of messages of a depot (faults.md D4)."""
 JOURNAL_ROWS_MAX = 64
@@ -498,6 +500,7 @@ class SqliteStore:
         """Read the whole file for damage. Raises StoreDamaged."""
         found = await self._beside(self._checked, "the check")
         if found != "ok":
+            suspect_mark(self._path).touch()  # the next start looks before it trusts
             raise StoreDamaged(f"the database {self._path} is damaged ({found})")
 
     def _checked(self) -> str:
@@ -574,7 +577,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             cached_statements=STATEMENTS_CACHED,
         )
         try:
-            verdict = _prepare(db)
+            verdict = _prepare(db, path)
         except BaseException:
             db.close()
             raise
@@ -597,14 +600,25 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _prepare(db: sqlite3.Connection) -> str:
+def suspect_mark(path: Path) -> Path:
+    """The file that says that a check of this database has failed."""
+    return path.with_name(f"{path.name}.suspect")
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> str:
     db.execute("PRAGMA journal_mode = WAL").fetchall()
     db.execute("PRAGMA synchronous = FULL")
     db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_KEPT:d}").fetchall()
     db.execute("PRAGMA trusted_schema = OFF")
     db.execute("PRAGMA foreign_keys = ON")
     migrate(db)
-    return str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    mark = suspect_mark(path)
+    if path.stat().st_size > CHECKED_AT_START_BYTES and not mark.exists():
+        return "ok"  # it would take longer than stations should wait: checked soon after
+    verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if verdict == "ok":
+        mark.unlink(missing_ok=True)
+    return verdict
 
 
 def _take_lock(path: Path) -> int:

@@ -16,6 +16,7 @@ from agent.domain import events
 from agent.domain.errors import StoreDamaged, StoreFault
 from agent.domain.ids import SessionId, StationId
 from agent.ports import JournalRow
+from agent.store import sqlite
 from agent.store.rescue import backup_path, keep_backup, open_or_restore
 from agent.store.sqlite import SqliteStore
 from tests.faults.means import chance_of, rounds
@@ -116,6 +117,31 @@ async def _filled(path: Path) -> None:
     await store.commit([a_row(seq, "x" * 50) for seq in range(301, 401)], NOW)
     await store.stop()
     Path(f"{path}.lock").unlink()
+
+
+async def test_d6_damage_in_a_large_file_is_found_by_the_check_and_mended_by_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file is not read whole at the start, but soon after and weekly."""
+    monkeypatch.setattr(sqlite, "CHECKED_AT_START_BYTES", 0)
+    path = tmp_path / "agent.db"
+    await _filled(path)
+    content = bytearray(path.read_bytes())
+    content[-4096 * 3 : -4096] = bytes(4096 * 2)
+    path.write_bytes(content)
+    first = open_or_restore(path, {CP: 150_000}, NOW)
+    first.store.start()
+    with pytest.raises(StoreDamaged):
+        await first.store.check()
+    await first.store.stop()
+    second = open_or_restore(path, {CP: 150_000}, NOW)
+    second.store.close()
+    third = open_or_restore(path, {CP: 150_000}, NOW)
+    third.store.close()
+
+    assert first.restored is None
+    assert second.restored is not None
+    assert third.restored is None
 
 
 def test_d6_a_bad_backup_is_passed_over_and_without_one_the_start_is_refused(

@@ -62,17 +62,18 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.mark.parametrize("half", ["first", "second"])
 async def test_d1_kills_lose_nothing_that_was_acknowledged(
-    tmp_path: Path, unmeasured: None
+    tmp_path: Path, unmeasured: None, half: str
 ) -> None:
     """20 stations in session; kill -9 at a random instant, again and again."""
     del unmeasured
-    chance = chance_of("D1")
+    chance = chance_of(f"D1-{half}")
     daemon = DaemonProcess(tmp_path, CONFIG)
     stations = [Audited(f"ST-{n:02}") for n in range(STATIONS)]
     url = f"ws://127.0.0.1:{daemon.ocpp_port}/ocpp"
     took_s: list[float] = []
-    for _ in range(rounds(10, 1000)):
+    for _ in range(rounds(5, 500)):
         began = time.monotonic()
         await asyncio.to_thread(daemon.start)
         took_s.append(time.monotonic() - began)
@@ -95,8 +96,6 @@ async def test_d1_kills_lose_nothing_that_was_acknowledged(
         f"ready after {statistics.median(took_s):.1f} s, at worst {max(took_s):.1f} s"
     )
     assert len(started) == STATIONS
-    # Beside other tests a start may wait for the processor; alone it never does.
-    assert (max(took_s) if IS_LONG else statistics.median(took_s)) < READY_S
     held = _registers(tmp_path / "agent.db")
     for station in started:
         row = found[station.name]
@@ -105,6 +104,8 @@ async def test_d1_kills_lose_nothing_that_was_acknowledged(
         assert row["energy_wh"] >= station.acknowledged_wh - 1000
         missing = set(range(1001, station.acknowledged_wh + 1)) - held[station.name]
         assert not missing
+    # Beside other tests a start may wait for the processor; alone it never does.
+    assert (max(took_s) if IS_LONG else statistics.median(took_s)) < READY_S
 
 
 def _registers(path: Path) -> dict[str, set[int]]:
