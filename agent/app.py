@@ -36,7 +36,7 @@ from agent.host.systemd import Notifier
 from agent.parts import billing, cars, chargeye, exporting, local, operating, security
 from agent.parts.base import Ground
 from agent.ports import Clock
-from agent.settings import Settings
+from agent.settings import Settings, socket_path
 from agent.settings import load as load_settings
 from agent.stations.dialects import StationOptions, StationView
 from agent.stations.server import StationServer
@@ -67,8 +67,6 @@ POWER_ACTIONS = frozenset({"SetChargingProfile", "ClearChargingProfile"})
 """Calls that would break the power rules; only ``--force`` sends them."""
 GC_THRESHOLDS = (50_000, 20, 50)
 """Messages make tens of thousands of short-lived objects a second, none in cycles."""
-SOCKET_PATH_MAX = 100
-"""The kernel takes 107 bytes."""
 
 PARTS = (
     chargeye.build,
@@ -174,7 +172,7 @@ class Daemon:
         self.ocpp_port = 0
         self.tls_port = 0
         self.web_port = 0
-        self.socket_path = wiring.socket_path(settings)
+        self.socket_path = socket_path(settings)
         self.is_ready = asyncio.Event()
         self.stop_wanted = asyncio.Event()
         self._bound: list[socket.socket] = []

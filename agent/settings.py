@@ -8,6 +8,7 @@ known name (contract section 3).
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import stat
@@ -724,3 +725,16 @@ def _shown(key: str, value: Any) -> str:
 def _near(name: str, known: Any) -> str:
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f"; did you mean {found[0]!r}?" if found else f"; known: {', '.join(known)}"
+
+
+SOCKET_PATH_MAX = 100
+"""The kernel takes 107 bytes."""
+
+
+def socket_path(settings: Settings) -> Path:
+    """The command line's socket, beside the database; shorter where that is too long."""
+    path = settings.store.path.with_suffix(".sock").absolute()
+    if len(str(path).encode()) <= SOCKET_PATH_MAX:
+        return path
+    mark = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    return Path("/tmp") / f"depot-agent-{os.getuid()}-{mark}.sock"  # noqa: S108

@@ -38,18 +38,6 @@ from agent.stations.v16_setup import (
     default_settings,
 )
 
-SOCKET_PATH_MAX = 100
-"""The kernel takes 107 bytes."""
-
-
-def socket_path(settings: Settings) -> Path:
-    """The command line's socket, beside the database; shorter where that is too long."""
-    path = settings.store.path.with_suffix(".sock")
-    if len(str(path.absolute()).encode()) <= SOCKET_PATH_MAX:
-        return path.absolute()
-    mark = f"{hash(str(path.absolute())) & 0xFFFFFFFF:08x}"
-    return Path("/tmp") / f"depot-agent-{os.getuid()}-{mark}.sock"  # noqa: S108
-
 
 class AnyStation(dict[StationId, int]):
     """Ratings for commissioning: every stored station is loaded."""

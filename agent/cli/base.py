@@ -14,8 +14,7 @@ from rich.console import Console
 
 from agent import __version__
 from agent.domain.errors import ConfigFault
-from agent.settings import DEFAULT_PATH, Settings, load
-from agent.wiring import socket_path
+from agent.settings import DEFAULT_PATH, Settings, load, socket_path
 
 FAILED, UNREACHABLE, CONFIG_REFUSED = 1, 69, 78
 PIPE_COLUMNS = 240

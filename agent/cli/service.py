@@ -13,7 +13,6 @@ import structlog
 import typer
 import uvloop
 
-from agent.app import run_daemon
 from agent.cli.base import (
     CONFIG_REFUSED,
     FAILED,
@@ -24,12 +23,8 @@ from agent.cli.base import (
     print_json,
     settings_or_exit,
 )
-from agent.cloud.localfleet import check_files
 from agent.domain.errors import ConfigFault, StoreFault
 from agent.host import logs
-from agent.parts import billing
-from agent.stations.handshake import SALT_BYTES, hash_password
-from agent.wiring import signer, tls_door
 
 HTTP_OK = 200
 
@@ -40,6 +35,8 @@ def run(config: ConfigOption = None) -> None:
 
     Example: `depot-agent run --config config/agent.toml`
     """
+    from agent.app import run_daemon
+
     path = config_path(config)
     settings = settings_or_exit(config)
     logs.set_up(level=settings.log.level, style=settings.log.format)
@@ -71,6 +68,10 @@ def check_config(config: ConfigOption = None) -> None:
 
     Example: `depot-agent check-config --config /etc/depot-agent/agent.toml`
     """
+    from agent.cloud.localfleet import check_files
+    from agent.parts import billing
+    from agent.wiring import signer, tls_door
+
     settings = settings_or_exit(config)
     try:
         check_files(
@@ -94,6 +95,8 @@ def hash_station_password() -> None:
 
     Example: `echo -n "$KEY" | depot-agent hash-password`
     """
+    from agent.stations.handshake import SALT_BYTES, hash_password
+
     password = sys.stdin.read().strip("\n")
     if not password:
         typer.echo("no password on standard input", err=True)

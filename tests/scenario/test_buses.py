@@ -162,7 +162,7 @@ async def test_a_bus_that_fell_behind_under_a_low_cap_catches_up_where_it_may(
     """Only with ``policy.catch_up``, only in the plan's segments, under the cap."""
     with structlog.testing.capture_logs() as logs:
         async with yard(
-            tmp_path, stations=ONE, policy={"catch_up": True}, speed=360.0
+            tmp_path, stations=ONE, policy={"catch_up": True}, speed=200.0
         ) as place:
             depot = place.daemon.depot
             wide = depot.policy.cap_w
