@@ -8,14 +8,14 @@ BIN := $(VENV)/bin
 demo: $(VENV)/run.stamp
 	$(BIN)/depot-agent demo $(ARGS)
 
-# Tests that live in real time wait more than they compute: four beside each other, apart
+# Tests that live in real time wait more than they compute: five beside each other, apart
 # from those that compute.
 test: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check agent tests bench
 	$(BIN)/ruff check agent tests bench
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n 4 --dist worksteal tests/integration tests/scenario tests/faults \
+	$(BIN)/pytest -n 5 --dist worksteal tests/integration tests/scenario tests/faults \
 		--cov --cov-report= --cov-fail-under=0 $(ARGS)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not many" tests/unit tests/contract tests/test_*.py \
 		--cov --cov-append --cov-report=term:skip-covered $(ARGS)
