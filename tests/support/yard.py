@@ -30,6 +30,8 @@ from agent.standin.state import ChargEyeStandin
 
 SPEED = 120.0
 EFFICIENCY = 0.94
+LASTS = timedelta(seconds=20)
+"""No fuse opens at a few per cent too much within 20 s."""
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Yard:
     tasks: asyncio.TaskGroup
     stations: dict[str, VirtualStation] = field(default_factory=dict)
     worst_grid_w: float = 0.0
+    _seen: list[tuple[datetime, float]] = field(default_factory=list)
 
     def station(self, name: str, **options: Any) -> VirtualStation:
         """Power a station up; `ocpp_version` says what it speaks, else 1.6."""
@@ -161,8 +164,21 @@ class Yard:
         """Wait for a condition, watching the cap meanwhile; real seconds."""
         async with asyncio.timeout(timeout_s):
             while not condition():
-                self.worst_grid_w = max(self.worst_grid_w, self.grid_w())
+                self._look()
                 await asyncio.sleep(0.01)
+
+    def _look(self) -> None:
+        """Take what all draw together, where it lasts.
+
+        Stations look at their limits in turn, some simulated seconds apart: one's step up
+        may be seen before another's step down of the same instant.
+        """
+        now = self.clock.now()
+        self._seen.append((now, self.grid_w()))
+        while len(self._seen) > 1 and now - self._seen[1][0] >= LASTS:
+            self._seen.pop(0)
+        if now - self._seen[0][0] >= LASTS:
+            self.worst_grid_w = max(self.worst_grid_w, min(w for _, w in self._seen))
 
     async def passes(self, hours: float) -> None:
         """Let simulated time pass."""
