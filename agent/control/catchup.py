@@ -39,6 +39,7 @@ class _Lifted:
     line: Curve
     made_at: datetime
     words: str
+    is_lifted: bool
 
 
 @dataclass(slots=True)
@@ -113,16 +114,19 @@ class CatchUp:
         before = self._lifted.get(outlet)
         is_lifted = not is_same(line, asked.line, int(now.timestamp()))
         words = _words(asked, line, missing_wh, now, is_lifted=is_lifted)
-        held = _Lifted(session.session_id, asked.line, line, now, words)
+        held = _Lifted(session.session_id, asked.line, line, now, words, is_lifted)
         self._lifted[outlet] = held
-        is_new = before is None or before.session_id != session.session_id
-        if is_new and is_lifted:
+        is_mine = before is not None and before.session_id == session.session_id
+        was_lifted = before is not None and is_mine and before.is_lifted
+        if is_lifted and not was_lifted:
             log.info("catch_up_began", **_names(outlet, session), reason=words)
+        elif was_lifted and not is_lifted:
+            log.info("catch_up_ended", **_names(outlet, session))
         return held
 
     def _end(self, outlet: Outlet, session: Session) -> None:
         held = self._lifted.pop(outlet, None)
-        if held is not None and held.line != held.base:
+        if held is not None and held.is_lifted:
             log.info("catch_up_ended", **_names(outlet, session))
 
 

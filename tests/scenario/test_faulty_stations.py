@@ -62,6 +62,12 @@ def as_asked(name: str) -> str:
     return next((each for each in EARLY if each.startswith(name)), name)
 
 
+def _connected(log: list[Any]) -> set[str]:
+    return {
+        str(each.get("station_id")) for each in log if each["event"] == "station_connected"
+    }
+
+
 @pytest.mark.parametrize("half", HALVES)
 async def test_no_station_harms_the_daemon_or_its_neighbour(tmp_path: Path, half: str):
     """No link fails by a fault of ours; the sound station draws what was planned for it."""
@@ -72,6 +78,7 @@ async def test_no_station_harms_the_daemon_or_its_neighbour(tmp_path: Path, half
         "policy": {"unmatched_kw": 30.0},
     }
     rows = [{"id": each, "max_kw": 150.0, "fallback_kw": 10.0} for each in (*ids, "SOUND")]
+    refused = {ids[at] for at, each in enumerate(faults) if each.name in NOT_LET_IN}
     with capture_logs() as log:
         async with yard(tmp_path, stations=rows, speed=SPEED, **content) as place:
             sound = place.station("SOUND", model="Sound")  # what is learnt is of a model
@@ -92,16 +99,15 @@ async def test_no_station_harms_the_daemon_or_its_neighbour(tmp_path: Path, half
             await place.until(lambda: sound.outlets[1].power_w == pytest.approx(PLAN_W))
             await place.passes(0.02)
             assert sound.outlets[1].power_w == pytest.approx(PLAN_W)
+            let_in = {"SOUND", *ids} - refused
+            await place.until(lambda: let_in <= _connected(log))
             for station in (*ids, "SOUND"):
                 await place.stations[station].unplug(1)
             await place.until(lambda: sound.owed == 0)
             await place.passes(0.01)
 
-    connected = {
-        each.get("station_id") for each in log if each["event"] == "station_connected"
-    }
+    connected = _connected(log)
     events = {each["event"] for each in log}
-    refused = {ids[at] for at, each in enumerate(faults) if each.name in NOT_LET_IN}
     assert "link_failed" not in events
     assert {each["event"] for each in log if each["log_level"] == "critical"} == set()
     assert {"SOUND", *ids} - connected <= refused
