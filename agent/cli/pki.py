@@ -52,7 +52,7 @@ def init(
     Apart, because the stations' key may lie on the gateway to sign what they ask for;
     whoever takes it from there can be a station, but not a gateway.
 
-    Example: `depot-agent pki init /root/depot-ca --organization "Bus Company"`
+    Example: `depot-agent pki init /srv/depot-ca --organization "Bus Company"`
     """
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     there = [item for item in (CA, STATIONS_CA) if (folder / f"{item}.key").exists()]
@@ -84,7 +84,7 @@ def server(
 ) -> None:
     """Make the gateway's two certificates: RSA for old stations, ECDSA for the rest.
 
-    Example: `depot-agent pki server /root/depot-ca --host gateway.depot.example`
+    Example: `depot-agent pki server /srv/depot-ca --host gateway.depot.example`
     """
     authority = _authority(folder, CA)
     for kind, is_rsa in (("rsa", True), ("ecdsa", False)):
@@ -118,7 +118,7 @@ def station(
 ) -> None:
     """Make a key and a certificate for a station that cannot ask for one itself.
 
-    Example: `depot-agent pki station /root/depot-ca CP-01`
+    Example: `depot-agent pki station /srv/depot-ca CP-01`
     """
     authority = _authority(folder, STATIONS_CA)
     key = make_key(is_rsa=rsa)
