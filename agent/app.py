@@ -40,6 +40,7 @@ from agent.settings import Settings, socket_path
 from agent.settings import load as load_settings
 from agent.stations.dialects import StationOptions, StationView
 from agent.stations.server import StationServer
+from agent.stations.tls import TlsDoor
 from agent.store.rescue import Restored, keep_backup, open_or_restore
 from agent.web.api import Answer, Json, WebServer, make_app
 
@@ -126,24 +127,7 @@ class Daemon:
             last_transaction_id=loaded.last_transaction_id
             or self._ids.first_transaction_id(),
         )
-        self.server = StationServer(
-            doors=wiring.doors(settings),
-            options=self._options,
-            sink=self.intake,
-            clock=self.clock,
-            view=StationView(
-                outlets=self._known_outlets,
-                running=self._running,
-                allowed=self._allowed,
-                capabilities=lambda station_id: self.depot.capabilities.get(
-                    station_id, Capabilities()
-                ),
-                profiles_read=self.intake.profiles_read,
-            ),
-            pace=pace,
-        )
-        self.server.tls = tls
-        self.server.admit_by(wiring.doors(settings), hides=settings.ocpp.hide_station_ids)
+        self.server = self._build_server(tls)
         self.executor = Executor(
             self.depot,
             self.store,
@@ -178,6 +162,29 @@ class Daemon:
         self._bound: list[socket.socket] = []
         self._lag_s = 0.0
         self._clock_is_set = True
+
+    def _build_server(self, tls: TlsDoor | None) -> StationServer:
+        """Build the entrance of the stations over what is known of them."""
+        doors = wiring.doors(self.settings)
+        server = StationServer(
+            doors=doors,
+            options=self._options,
+            sink=self.intake,
+            clock=self.clock,
+            view=StationView(
+                outlets=self._known_outlets,
+                running=self._running,
+                allowed=self._allowed,
+                capabilities=lambda station_id: self.depot.capabilities.get(
+                    station_id, Capabilities()
+                ),
+                profiles_read=self.intake.profiles_read,
+            ),
+            pace=self._pace,
+        )
+        server.tls = tls
+        server.admit_by(doors, hides=self.settings.ocpp.hide_station_ids)
+        return server
 
     def _watch_site(self) -> SiteWatch | None:
         """Count the site's other load from the start, where there is a meter."""

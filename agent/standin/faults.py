@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,24 +45,35 @@ class Fault:
         return self.path_contains in path and self.count != 0
 
 
-class Faults:
+class Striking(Protocol):
+    """What any fault can tell, whichever cloud it is of."""
+
+    count: int | None
+
+    def matches(self, method: str, path: str) -> bool:
+        """Tell whether it strikes this request."""
+        ...
+
+
+F = TypeVar("F", bound=Striking)
+
+
+class FaultQueue(Generic[F]):
     """The faults in force, oldest first."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._faults: list[Fault] = []
+        self._faults: list[F] = []
 
-    def add(self, fault: Fault) -> None:
+    def add(self, fault: F) -> None:
         """Put `fault` in force behind the others."""
-        if fault.kind not in FAULT_KINDS:
-            raise ValueError(f"fault kind {fault.kind} is not one of {FAULT_KINDS}")
         self._faults.append(fault)
 
     def clear(self) -> None:
         """Lift all faults."""
         self._faults.clear()
 
-    def take(self, method: str, path: str) -> Fault | None:
+    def take(self, method: str, path: str) -> F | None:
         """Return the first that matches, and count it as used."""
         for fault in self._faults:
             if fault.matches(method, path):
@@ -70,6 +81,16 @@ class Faults:
                     fault.count -= 1
                 return fault
         return None
+
+
+class Faults(FaultQueue[Fault]):
+    """ChargEye's faults in force."""
+
+    def add(self, fault: Fault) -> None:
+        """Put `fault` in force behind the others; ValueError for one that is none."""
+        if fault.kind not in FAULT_KINDS:
+            raise ValueError(f"fault kind {fault.kind} is not one of {FAULT_KINDS}")
+        super().add(fault)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from agent.standin.faults import FaultQueue
 from agent.standin.smartcar_errors import ERRORS
 
 if TYPE_CHECKING:
@@ -66,12 +67,8 @@ class CarFault:
         return self.path_contains in path and self.count != 0
 
 
-class CarFaults:
-    """The faults in force, oldest first."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._faults: list[CarFault] = []
+class CarFaults(FaultQueue[CarFault]):
+    """Smartcar's faults in force."""
 
     def add(self, fault: CarFault) -> None:
         """Put `fault` in force behind the others; ValueError for one that is none."""
@@ -79,20 +76,7 @@ class CarFaults:
             raise ValueError(f"fault kind {fault.kind} is not one of {CAR_FAULT_KINDS}")
         if fault.name not in ERRORS:
             raise ValueError(f"error {fault.name} is not in the table")
-        self._faults.append(fault)
-
-    def clear(self) -> None:
-        """Lift all faults."""
-        self._faults.clear()
-
-    def take(self, method: str, path: str) -> CarFault | None:
-        """Return the first that matches, and count it as used."""
-        for fault in self._faults:
-            if fault.matches(method, path):
-                if fault.count is not None:
-                    fault.count -= 1
-                return fault
-        return None
+        super().add(fault)
 
 
 CallKind = Literal["token", "read", "command", "connection", "management", "other"]
