@@ -99,6 +99,7 @@ class Defaults:
         depot.power[outlet] = replace(
             power,
             last_order_at=now,
+            is_doubted_since=False,
             default_tried_w=max(traits.fallback_w, power.default_tried_w or 0.0),
         )
         tasks.create_task(
@@ -134,7 +135,7 @@ class Defaults:
                     power,
                     default_w=allows_w,
                     default_tried_w=None,
-                    needs_confirmation=False,
+                    needs_confirmation=power.is_doubted_since,
                     failures=0,
                     detail=_mark(fallback_w),
                 )

@@ -87,7 +87,8 @@ class OutletPower:
     ``earlier``: what was doubtful before the newest order. ``unproved``: what the outlet
     was allowed before an accepted reduction that no measurement has shown yet.
     ``default_tried_w``: a default that was sent and not answered. ``left``: what may hold
-    beside these, for this transaction and for the next.
+    beside these, for this transaction and for the next. ``is_doubted_since``: a doubt came
+    after the newest order left, so that its answer does not settle it.
     """
 
     confirmed: Sent | None = None
@@ -106,6 +107,7 @@ class OutletPower:
     unproved: Curve | None = None
     default_tried_w: float | None = None
     left: tuple[Left, ...] = ()
+    is_doubted_since: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,6 +320,7 @@ def ordered(power: OutletPower, sent: Sent) -> OutletPower:
         doubtful=sent,
         earlier=earlier or power.earlier,
         last_order_at=sent.sent_at,
+        is_doubted_since=False,
     )
 
 
@@ -335,7 +338,7 @@ def accepted(power: OutletPower, sent: Sent, now: datetime) -> OutletPower:
         unproved=_unproved(power, sent, int(now.timestamp())),
         order=OrderState.CONFIRMED,
         failures=0,
-        needs_confirmation=False,
+        needs_confirmation=power.is_doubted_since,
         changed_at=now if is_change else power.changed_at,
         quiet_until=None,
         verified=None if is_change and power.verified is not False else power.verified,
@@ -412,7 +415,13 @@ def _unproved(power: OutletPower, sent: Sent, now_s: int) -> Curve | None:
 
 def doubted(power: OutletPower) -> OutletPower:
     """After a reboot or a reconnect a limit must be confirmed again (B14)."""
-    return replace(power, needs_confirmation=True, failures=0, last_order_at=None)
+    return replace(
+        power,
+        needs_confirmation=True,
+        failures=0,
+        last_order_at=None,
+        is_doubted_since=True,
+    )
 
 
 def checked(  # noqa: C901 - the usual sample first

@@ -284,7 +284,19 @@ def test_c11_after_a_reboot_the_same_limit_is_confirmed_again_at_once():
 
     assert order is not None
     assert "again" in order.reason
-    assert _order(accepted(power, _sent(60_000.0), after(1)), 60_000.0, at_s=60) is None
+    sent = _sent(60_000.0)
+    assert _order(accepted(ordered(power, sent), sent, after(1)), 60_000.0, at_s=60) is None
+
+
+def test_what_is_doubted_while_an_order_is_on_its_way_is_told_again():
+    """A transaction resumes, or a station boots, between an order and its answer."""
+    sent = _sent(60_000.0)
+    power = accepted(doubted(ordered(_confirmed(90_000.0), sent)), sent, after(1))
+    order = _order(power, 60_000.0, at_s=1.1)
+
+    assert order is not None
+    again = accepted(ordered(power, sent), sent, after(2))
+    assert _order(again, 60_000.0, at_s=60) is None
 
 
 def test_an_outlet_that_does_not_follow_is_told_again_after_two_minutes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import time
@@ -155,6 +156,33 @@ def test_clocks_tell_aware_utc_and_a_scaled_one_runs_faster() -> None:
         assert time.monotonic() < deadline
 
     assert SystemClock().now().utcoffset() == timedelta(0)
+
+
+async def test_a_scaled_clock_wakes_in_order_and_waits_for_a_loop_that_is_late() -> None:
+    """A machine that is busy makes a demo last longer; it does not make a depot slow."""
+    start = datetime(2026, 1, 15, 18, tzinfo=UTC)
+    scaled = ScaledClock(start, 100.0)
+    woken: list[int] = []
+
+    async def sleeper(seconds: int) -> None:
+        await scaled.sleep(seconds)
+        woken.append(seconds)
+        assert scaled.now() >= start + timedelta(seconds=seconds)
+
+    async with asyncio.TaskGroup() as tasks:
+        for seconds in (3, 1, 2, 0, -1):
+            tasks.create_task(sleeper(seconds))
+    before = scaled.now()
+    time.sleep(0.3)  # the loop is held up
+    held_up_s = (scaled.now() - before).total_seconds()
+    lost = asyncio.create_task(scaled.sleep(1))
+    await asyncio.sleep(0)
+    lost.cancel()
+    await scaled.sleep(2)
+
+    assert woken == [0, -1, 1, 2, 3]
+    assert held_up_s < 3
+    assert lost.cancelled()
 
 
 def test_session_ids_sort_by_time_and_a_seed_replays_them() -> None:
