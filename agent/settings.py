@@ -182,6 +182,7 @@ class Ocpp(_Section):
     pki: Pki | None = None
     heartbeat_s: int = Field(default=300, ge=10, le=86400)
     meter_interval_s: int = Field(default=30, ge=1, le=3600)
+    assume_version: Literal["1.6", "2.0.1", "2.1", "none"] = "1.6"
     station_messages_per_s: float = Field(default=50.0, ge=0, le=100_000)
     bare_mac_tags: bool = True
     contract_certificates: Literal["refuse", "accept"] = "refuse"

@@ -318,8 +318,11 @@ def doors(settings: Settings) -> Doors:
             allow_lower_profile=item.allow_lower_profile,
             versions=tuple(f"ocpp{version}" for version in item.versions),
         )
+    assumed = settings.ocpp.assume_version
     return Doors(
-        stations=access, accepts_unknown=settings.ocpp.unknown_stations == "accept"
+        stations=access,
+        accepts_unknown=settings.ocpp.unknown_stations == "accept",
+        assumed_version=None if assumed == "none" else f"ocpp{assumed}",
     )
 
 

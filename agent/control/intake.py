@@ -16,6 +16,7 @@ import structlog
 
 from agent.control import billing
 from agent.control.depot import Depot
+from agent.control.diskshare import DiskShares
 from agent.domain import events, plan
 from agent.domain.capability import Capabilities, profile_form
 from agent.domain.curve import is_within
@@ -120,6 +121,7 @@ class Intake:
         self._seq = last_seq
         self._transaction_id = last_transaction_id
         self._inboxes: dict[StationId, _Inbox] = {}
+        self._shares = DiskShares()
         self.counts: Counter[str] = Counter()
         self.rematch_wanted = False
 
@@ -196,21 +198,28 @@ class Intake:
         if not decision.is_new:
             return NO_ANSWER
         row = self._row(station_id, NO_SESSION, event, now)
-        if not decision.only_meter or inbox.meter_rows >= METER_ROWS_MAX:
+        known = before.sessions
+        changed = [
+            session
+            for session_id, session in decision.state.sessions.items()
+            if known.get(session_id) is not session
+        ]
+        for session in changed:
+            inbox.dirty.add(session.session_id)
+        is_spent = self._shares.is_spent(station_id, now)
+        if not decision.only_meter or inbox.meter_rows >= METER_ROWS_MAX or is_spent:
             unit = _Unit(state=before)
             unit.add(decision, row)
-            await self._commit(station_id, inbox, unit)
+            await self._commit(station_id, inbox, unit, has_room=not is_spent)
         else:
+            self._shares.take(station_id, (row,), now)
             await self._store.commit((row,), now)
             inbox.meter_rows += 1
             self._depot.states[station_id] = decision.state
             if decision.effects:
                 self._act(decision.effects)
-        known = before.sessions
-        for session_id, session in decision.state.sessions.items():
-            if known.get(session_id) is not session:
-                inbox.dirty.add(session_id)
-                self._check_power(session)
+        for session in changed:
+            self._check_power(session)
         return NO_ANSWER
 
     async def _event(
@@ -265,8 +274,16 @@ class Intake:
         if decision.is_new:
             unit.add(decision, self._row(station_id, NO_SESSION, event, now))
 
-    async def _commit(self, station_id: StationId, inbox: _Inbox, unit: _Unit) -> None:
+    async def _commit(
+        self,
+        station_id: StationId,
+        inbox: _Inbox,
+        unit: _Unit,
+        *,
+        has_room: bool = True,
+    ) -> None:
         now = self._clock.now()
+        kept = self._shares.take(station_id, unit.rows, now) if has_room else ()
         saved = unit.touched | inbox.dirty
         sessions = [
             SessionSaved(session=unit.state.sessions[session_id])
@@ -274,7 +291,7 @@ class Intake:
             if session_id in unit.state.sessions
         ]
         station = StationSaved(state=unit.state, seq=unit.rows[-1].seq)
-        records: list[Record] = [*unit.rows, *sessions, station]
+        records: list[Record] = [*kept, *sessions, station]
         records += [item for item in unit.records if self._is_kept(item)]
         if any(isinstance(row.event, events.TransactionStarted) for row in unit.rows):
             taken = TransactionIdTaken(transaction_id=self._transaction_id)

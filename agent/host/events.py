@@ -33,6 +33,16 @@ EVENTS: dict[str, LogEvent] = {
         "failures, 101 no common OCPP version",
         "compare id, password and OCPP version at the station with [[stations]]",
     ),
+    "station_writes_much": LogEvent(
+        "warning",
+        "a station filled its share of the disk for today; its state is still kept",
+        "look for a sampling interval of a second, or a message that it repeats",
+    ),
+    "version_assumed": LogEvent(
+        "warning",
+        "a station names no OCPP version when it connects: it is spoken to in `version`",
+        "pin its `versions` in [[stations]]; a proxy may have taken the header away",
+    ),
     "station_reconnected": LogEvent("info", "it came back without a boot, as stations do"),
     "station_configured": LogEvent(
         "info", "its settings were read and differences written"

@@ -103,10 +103,15 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doors:
-    """All configured stations, found by identity without case (CON-06)."""
+    """All configured stations, found by identity without case (CON-06).
+
+    ``assumed_version``: what a station speaks that names no subprotocol (CON-01); None:
+    it is refused.
+    """
 
     stations: Mapping[StationId, StationAccess]
     accepts_unknown: bool = False
+    assumed_version: str | None = None
     _by_name: dict[tuple[str, bool], StationAccess] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -152,6 +157,16 @@ def choose_subprotocol(offered: Sequence[str], allowed: tuple[str, ...] = ()) ->
     """
     spoken = allowed or SUBPROTOCOLS
     return next((name for name in offered if name in spoken), None)
+
+
+def assumed_version(assumed: str | None, allowed: tuple[str, ...] = ()) -> str | None:
+    """Tell what a station speaks that offers no subprotocol at all (CON-01), or None.
+
+    A station that is pinned to one version speaks that; ``assumed`` is for all others.
+    """
+    if len(allowed) == 1:
+        return allowed[0]
+    return assumed if not allowed or assumed in allowed else None
 
 
 def admit(

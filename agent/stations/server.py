@@ -40,7 +40,7 @@ from agent.stations.dialects import (
     restart_calls,
 )
 from agent.stations.entrance import DoorSocket, Entrance, address_of, certificate_of
-from agent.stations.handshake import Admission, Doors, choose_subprotocol
+from agent.stations.handshake import Admission, Doors, assumed_version, choose_subprotocol
 from agent.stations.link import CallOutcome, Link, WireClosed
 from agent.stations.tls import HANDSHAKE_S as TLS_HANDSHAKE_S
 from agent.stations.tls import TlsDoor
@@ -63,6 +63,8 @@ RESTART_PAUSE_S = 10.0
 COMPOSITE_S = 60
 """A short composite schedule, asked for only to hear whether a station answers."""
 """Between a remote stop and the start that follows: stations need to settle (REM-06)."""
+ASSUMED_LOGGED_MAX = 1000
+"""Stations without a subprotocol that are remembered, so that each is logged once."""
 BAD_FRAMES_LOGGED_MAX = 20
 """Bad frames logged one by one per link; the rest is counted."""
 
@@ -108,6 +110,7 @@ class StationServer:
         self.seen_at: dict[StationId, datetime] = {}
         self.takeovers = 0
         self.tls: TlsDoor | None = None
+        self._assumed: set[StationId] = set()
         self._sink = sink
         self._clock = clock
         self._around = Surroundings(
@@ -221,7 +224,7 @@ class StationServer:
         admission = cast("StationSocket", socket).admission
         station_id = admission.station_id
         assert station_id is not None  # noqa: S101 - admitted
-        version = socket.subprotocol
+        version = socket.subprotocol or self._assumed_version(socket, admission)
         if version is None:
             log.warning(
                 "station_refused",
@@ -239,6 +242,21 @@ class StationServer:
                 return
             live = self._begin(station_id, socket, str(version), admission)
         await self._serve(station_id, live, admission)
+
+    def _assumed_version(
+        self, socket: ServerConnection, admission: Admission
+    ) -> str | None:
+        """Take the version that is configured for stations that name none (CON-01)."""
+        request, assumed = socket.request, self.entrance.doors.assumed_version
+        if request is None or request.headers.get_all("Sec-WebSocket-Protocol"):
+            return None  # it named some, and none that it may speak
+        found = assumed_version(assumed, admission.versions)
+        station_id = admission.station_id
+        if found is not None and station_id not in self._assumed:
+            if len(self._assumed) < ASSUMED_LOGGED_MAX and station_id is not None:
+                self._assumed.add(station_id)
+            log.warning("version_assumed", station_id=station_id, version=found[4:])
+        return found
 
     @asynccontextmanager
     async def _gate(self, station_id: StationId) -> AsyncIterator[bool]:

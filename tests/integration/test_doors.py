@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import statistics
 import time
 from pathlib import Path
@@ -337,6 +338,39 @@ async def test_a6_a_station_that_is_pinned_to_versions_speaks_no_other(
 
     assert good == 101
     assert (chosen, code) == (None, 1002)
+
+
+@pytest.mark.parametrize(
+    ("assumed", "pinned", "spoken"),
+    [
+        ("1.6", [], "1.6"),
+        ("2.0.1", [], "2.0.1"),
+        ("1.6", ["2.1"], "2.1"),
+        ("1.6", ["2.0.1", "2.1"], None),
+        ("none", [], None),
+        ("none", ["1.6"], "1.6"),
+    ],
+)
+async def test_con_01_a_station_that_names_no_version_speaks_what_is_configured(
+    tmp_path: Path, assumed: str, pinned: list[str], spoken: str | None
+) -> None:
+    """A sloppy client, or a proxy that takes the header away."""
+    row: dict[str, Any] = {"id": "CP-01", "versions": pinned}
+    async with depot(tmp_path, [row], assume_version=assumed) as place:
+        codes = []
+        for _ in range(2):
+            async with websockets.connect(place.plain + "CP-01", proxy=None) as socket:
+                if spoken is None:
+                    codes.append(await code_of(socket))
+                    continue
+                await socket.send('[2,"1","Heartbeat",{}]')
+                answer = json.loads(await asyncio.wait_for(socket.recv(), 10))
+                assert answer[0] == 3
+                assert "currentTime" in answer[2]
+        told = place.events("version_assumed")
+
+    assert codes == ([] if spoken else [1002, 1002])
+    assert [row["version"] for row in told] == ([spoken] if spoken else [])
 
 
 async def test_two_authorization_headers_are_one_wrong_one(tmp_path: Path) -> None:
