@@ -7,8 +7,10 @@ third of the time, on a gateway where every second counts.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 LIGHT = (
@@ -34,6 +36,9 @@ def __getattr__(name: str) -> Any:
 
 def main() -> None:
     """Run the command line."""
+    # Read when `ssl` is first imported, so it must be said before that.
+    curves = Path(__file__).resolve().parents[1] / "host" / "openssl.cnf"
+    os.environ.setdefault("OPENSSL_CONF", str(curves))
     words = [word for word in sys.argv[1:] if not word.startswith("-")]
     is_light = bool(words) and words[0] not in HEAVY_COMMANDS
     sys.exit(load(light_only=is_light)())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 from agent.cli import app
 from agent.simulator.command import SimulateOptions, tls_contexts
 from agent.stations.certificates import facts_of, names_of, read_chain
+from tests.support.daemon_process import DaemonProcess, free_port
 
 ROOT_KEYS = ("ca.key", "stations-ca.key")
 
@@ -129,3 +131,47 @@ def test_virtual_stations_take_a_ca_and_a_certificate_each(folder: Path) -> None
         tls_contexts(SimulateOptions(url="ws://x/", ca=folder / "ca.pem"), [])
     with pytest.raises(ValueError, match="together"):
         tls_contexts(SimulateOptions(url="wss://x/", cert="x"), [])
+
+
+def test_the_listener_offers_the_curves_of_the_public_list_only(
+    folder: Path, tmp_path: Path
+) -> None:
+    """What scanners hold it against; an OPENSSL_CONF of the operator's own wins."""
+    port = free_port()
+    config = f"""
+[site]
+cap_kw = 100.0
+[ocpp]
+host = "127.0.0.1"
+port = OCPP_PORT
+[ocpp.tls]
+port = {port}
+certificate = "{folder}/server-ecdsa.pem"
+private_key = "{folder}/server-ecdsa.key"
+certificate_2 = "{folder}/server-rsa.pem"
+private_key_2 = "{folder}/server-rsa.key"
+"""
+
+    def taken(curve: str, version: ssl.TLSVersion) -> bool:
+        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+        context.minimum_version = context.maximum_version = version
+        context.set_ecdh_curve(curve)
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=10) as raw,
+                context.wrap_socket(raw, server_hostname="127.0.0.1"),
+            ):
+                return True
+        except ssl.SSLError:
+            return False
+
+    curves = ("prime256v1", "secp384r1", "secp521r1")
+    versions = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+    daemon = DaemonProcess(tmp_path, config)
+    daemon.start()
+    try:
+        found = {curve: {taken(curve, version) for version in versions} for curve in curves}
+    finally:
+        daemon.stop()
+
+    assert found == {"prime256v1": {True}, "secp384r1": {True}, "secp521r1": {False}}
