@@ -581,12 +581,15 @@ def _connect(path: Path) -> sqlite3.Connection:
         except BaseException:
             db.close()
             raise
-    except sqlite3.OperationalError as error:
-        raise StoreFault(
-            f"the database {path} cannot be used ({error}): check that the folder "
-            "exists, is writable for the service, and is not full"
-        ) from error
     except (sqlite3.Error, UnicodeDecodeError) as error:
+        # What the disk refuses has a code of its own; SQLITE_ERROR is what the file says
+        # ("unsupported file format").
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+            raise StoreFault(
+                f"the database {path} cannot be used ({error}): check that the folder "
+                "exists, is writable for the service, and is not full"
+            ) from error
         raise StoreDamaged(
             f"the database {path} cannot be used ({error}): it is damaged, or no "
             "database at all; correct store.path, or restore a backup"
