@@ -342,7 +342,8 @@ def accepted(power: OutletPower, sent: Sent, now: datetime) -> OutletPower:
         changed_at=now if is_change else power.changed_at,
         quiet_until=None,
         verified=None if is_change and power.verified is not False else power.verified,
-        strikes=0 if is_change else power.strikes,
+        # An outlet that does not follow has to show it three times, whatever it is told.
+        strikes=0 if is_change and power.verified is not False else power.strikes,
         detail="",
     )
 

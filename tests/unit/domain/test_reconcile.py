@@ -288,6 +288,24 @@ def test_c11_after_a_reboot_the_same_limit_is_confirmed_again_at_once():
     assert _order(accepted(ordered(power, sent), sent, after(1)), 60_000.0, at_s=60) is None
 
 
+def test_an_outlet_that_does_not_follow_shows_it_three_times_whatever_it_is_told():
+    """A new limit does not shorten it: one sample may be a vehicle that wants little."""
+    deaf = replace(_confirmed(60_000.0), verified=False, strikes=3)
+    sent = _sent(40_000.0)
+    power = accepted(ordered(deaf, sent), sent, after(10))
+    heals_after = 0
+    while power.verified is not True:
+        heals_after += 1
+        power = checked(
+            power,
+            measured_w=39_000.0,
+            measured_at=after(110 + 30 * heals_after),
+            transaction_id=TX,
+        )
+
+    assert heals_after == 3
+
+
 def test_what_is_doubted_while_an_order_is_on_its_way_is_told_again():
     """A transaction resumes, or a station boots, between an order and its answer."""
     sent = _sent(60_000.0)
