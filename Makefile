@@ -34,7 +34,7 @@ coverage: $(VENV)/dev.stamp
 	$(BIN)/pytest -n 2 --dist worksteal -m "not many" tests/unit tests/contract \
 		tests/test_*.py --cov --cov-append --cov-report term:skip-covered $(ARGS)
 
-# The long forms of tests/faults/README.md, about an hour; SEED=n replays one run.
+# The long forms of tests/faults/README.md, about half an hour; SEED=n replays one run.
 faults: $(VENV)/dev.stamp
 	FAULTS_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -rA tests/faults \
 		tests/integration/test_doors.py tests/unit/domain/test_power_invariant.py $(ARGS)
