@@ -16,7 +16,7 @@ import structlog
 
 from agent.control import billing
 from agent.control.depot import Depot
-from agent.control.diskshare import DiskShares
+from agent.control.diskshare import DiskShare
 from agent.domain import events, plan
 from agent.domain.capability import Capabilities, profile_form
 from agent.domain.curve import is_within
@@ -56,6 +56,8 @@ METER_ROWS_MAX = 200
 """Meter events between two saves of a session: what a restart replays at most."""
 BELOW_MS = tuple(timedelta(microseconds=number) for number in range(1000))
 """What a time is above its millisecond; to subtract it is quicker than to replace."""
+Metered = events.MeterSampled | events.TransactionReported
+METERED = (events.MeterSampled, events.TransactionReported)
 NO_SESSION = SessionId("")
 NO_ANSWER = EventAnswer()
 WARNINGS = frozenset(
@@ -72,6 +74,7 @@ WARNINGS = frozenset(
 class _Inbox:
     """What orders one station's events, and what of it is not saved whole yet."""
 
+    share: DiskShare
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     dirty: set[SessionId] = field(default_factory=set)
     meter_rows: int = 0
@@ -121,7 +124,6 @@ class Intake:
         self._seq = last_seq
         self._transaction_id = last_transaction_id
         self._inboxes: dict[StationId, _Inbox] = {}
-        self._shares = DiskShares()
         self.counts: Counter[str] = Counter()
         self.rematch_wanted = False
 
@@ -137,20 +139,22 @@ class Intake:
         inbox = self._inboxes.get(station_id) or self._inbox(station_id)
         await inbox.lock.acquire()  # quicker than ``async with``
         try:
-            before = self._depot.state(station_id)
-            now = self._now()
-            decision = _quiet(before, event, now)
-            if decision is None:
-                return await self._event(station_id, inbox, event)
-            return await self._metered(station_id, inbox, event, before, decision, now)
+            if isinstance(event, METERED):
+                before = self._depot.state(station_id)
+                now = self._now()
+                decision = _quiet(before, event, now)
+                if decision is not None:
+                    await self._metered(station_id, inbox, event, before, decision, now)
+                    return NO_ANSWER
+            return await self._event(station_id, inbox, event)
         finally:
             inbox.lock.release()
 
     def _inbox(self, station_id: StationId) -> _Inbox:
         found = self._inboxes.get(station_id)
-        return (
-            found if found is not None else self._inboxes.setdefault(station_id, _Inbox())
-        )
+        if found is None:
+            found = self._inboxes[station_id] = _Inbox(DiskShare(station_id))
+        return found
 
     async def _reconsider(
         self, session: Session, think: Callable[[Session], events.Event | None]
@@ -188,15 +192,15 @@ class Intake:
         self,
         station_id: StationId,
         inbox: _Inbox,
-        event: events.Event,
+        event: Metered,
         before: StationState,
         decision: Decision,
         now: datetime,
-    ) -> EventAnswer:
+    ) -> None:
         """The hot path: one row in the journal, sessions saved now and then."""
         self.counts[type(event).__name__] += 1
         if not decision.is_new:
-            return NO_ANSWER
+            return
         row = self._row(station_id, NO_SESSION, event, now)
         known = before.sessions
         changed = [
@@ -206,13 +210,13 @@ class Intake:
         ]
         for session in changed:
             inbox.dirty.add(session.session_id)
-        is_spent = self._shares.is_spent(station_id, now)
+        is_spent = inbox.share.is_spent(now)
         if not decision.only_meter or inbox.meter_rows >= METER_ROWS_MAX or is_spent:
             unit = _Unit(state=before)
             unit.add(decision, row)
             await self._commit(station_id, inbox, unit, has_room=not is_spent)
         else:
-            self._shares.take(station_id, (row,), now)
+            inbox.share.count_readings(len(event.readings))
             await self._store.commit((row,), now)
             inbox.meter_rows += 1
             self._depot.states[station_id] = decision.state
@@ -220,7 +224,6 @@ class Intake:
                 self._act(decision.effects)
         for session in changed:
             self._check_power(session)
-        return NO_ANSWER
 
     async def _event(
         self, station_id: StationId, inbox: _Inbox, event: events.Event
@@ -283,7 +286,7 @@ class Intake:
         has_room: bool = True,
     ) -> None:
         now = self._clock.now()
-        kept = self._shares.take(station_id, unit.rows, now) if has_room else ()
+        kept = inbox.share.take(unit.rows, now) if has_room else ()
         saved = unit.touched | inbox.dirty
         sessions = [
             SessionSaved(session=unit.state.sessions[session_id])
@@ -549,10 +552,8 @@ class Intake:
         )
 
 
-def _quiet(before: StationState, event: events.Event, now: datetime) -> Decision | None:
-    """Decide what only brings readings, in 1.6 or 2.x; None for anything else."""
-    if type(event) is events.MeterSampled:
+def _quiet(before: StationState, event: Metered, now: datetime) -> Decision | None:
+    """Decide what only brings readings, in 1.6 or 2.x; None where there is more to it."""
+    if isinstance(event, events.MeterSampled):
         return meter_sampled(before, event, now)
-    if type(event) is events.TransactionReported:
-        return reported_quietly(before, event)
-    return None
+    return reported_quietly(before, event)
