@@ -56,7 +56,7 @@ class DiskShare:
         return rows
 
     def count_readings(self, number: int) -> None:
-        """Count one row of meter values: the hot path, so the day is looked at elsewhere."""
+        """Count one row of meter values: the hot path, so ``take`` looks at the day."""
         self._add(ROW_BYTES + READING_BYTES * number)
 
     def _add(self, size: int) -> None:

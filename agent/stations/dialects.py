@@ -15,7 +15,7 @@ from agent.domain.errors import StationFault
 from agent.domain.ids import EvseId, StationId, TransactionId
 from agent.domain.profile import ChargingProfile, InstalledProfile
 from agent.ports import Answer, Clock, EventSink, OrderAnswer, Priority
-from agent.stations import framing, schemas, v2_orders, v16_orders
+from agent.stations import framing, quick16, schemas, v2_orders, v16_orders
 from agent.stations.adapter import NO_DESK, AdapterOptions, SecurityDesk
 from agent.stations.link import CallOutcome, Link, Reply
 from agent.stations.v2 import Adapter2, Hooks2
@@ -62,6 +62,10 @@ class StationView:
 
 class Dialect(Protocol):
     """One link's version."""
+
+    def parse(self, text: str | bytes) -> framing.Frame:
+        """Check a text frame; never raises."""
+        ...
 
     async def handle(self, call: framing.Call, text: str | bytes) -> Reply:
         """Answer one CALL of the station."""
@@ -154,6 +158,8 @@ class Dialect16:
             desk=around.desk,
             hang_up=self._hang_up,
         )
+
+    parse = staticmethod(quick16.parse)
 
     def handle(self, call: framing.Call, text: str | bytes) -> Coroutine[Any, Any, Reply]:
         """Answer one CALL of the station."""
@@ -254,6 +260,8 @@ class Dialect2:
                 fast_limit=self._fast.pulled,
             ),
         )
+
+    parse = staticmethod(framing.parse)
 
     def handle(self, call: framing.Call, text: str | bytes) -> Coroutine[Any, Any, Reply]:
         """Answer one CALL of the station."""

@@ -326,6 +326,7 @@ class StationServer:
             station_id,
             handler=dialect.handle,
             on_bad_frame=on_bad_frame,
+            parse=dialect.parse,
             version=version,
             pings=options.pings,
             messages_per_s=options.messages_per_s,

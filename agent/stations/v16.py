@@ -7,10 +7,12 @@ error (ocpp-depot.md C2): what does not fit is filed, not refused.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from msgspec import UNSET
 from ocpp.v16.enums import Action, AuthorizationStatus, RegistrationStatus
 
 from agent.domain import events
@@ -20,9 +22,11 @@ from agent.domain.station import EVSES_MAX
 from agent.stations.adapter import Adapter, as_register, as_text
 from agent.stations.framing import Call, Payload
 from agent.stations.link import Reply
-from agent.stations.samples import read_meter_values
+from agent.stations.quick16 import MeterValues, MeterValuesCall
+from agent.stations.samples import Readings, read_meter_values, read_typed
 from agent.stations.times import believable, parse_int, parse_number, utc_text
 
+NOTHING = Reply({})
 ACCEPTED: Payload = {"status": str(AuthorizationStatus.accepted.value)}
 _STATUS = {item.value.lower(): item for item in ConnectorStatus}
 
@@ -33,10 +37,13 @@ class Adapter16(Adapter):
 
     async def handle(self, call: Call, _: str | bytes) -> Reply:
         """Answer one CALL; raises StoreFault when its facts are not on disk."""
+        now = self.clock.now()
+        if type(call) is MeterValuesCall:
+            await self._metered(call.typed, now)
+            return NOTHING
         handler = HANDLERS.get(call.action)
         if handler is None:
             return Reply(None, *self.unknown(call.action))
-        now = self.clock.now()
         self.check(call.action, call.payload)
         return Reply(await handler(self, call.payload, now))
 
@@ -141,10 +148,26 @@ class Adapter16(Adapter):
 
     async def meter_values(self, payload: Payload, now: datetime) -> Payload:
         """MeterValues: readings are stored before the answer leaves."""
-        get = payload.get
-        readings, problem = read_meter_values(get("meterValue"), now)
-        connector = parse_int(get("connectorId"))
-        transaction = get("transactionId")
+        read = read_meter_values(payload.get("meterValue"), now)
+        connector = parse_int(payload.get("connectorId"))
+        await self._sampled(*read, connector, payload.get("transactionId"))
+        return {}
+
+    def _metered(self, values: MeterValues, now: datetime) -> Coroutine[Any, Any, None]:
+        """MeterValues that keep the schema, which need no second look."""
+        read = read_typed(values.meter_value, now)
+        transaction = values.transaction_id
+        return self._sampled(
+            *read, values.connector_id, None if transaction is UNSET else transaction
+        )
+
+    async def _sampled(
+        self,
+        readings: Readings,
+        problem: str | None,
+        connector: int | None,
+        transaction: object,
+    ) -> None:
         if readings:
             await self.sink.handle(
                 self.station_id,
@@ -157,8 +180,7 @@ class Adapter16(Adapter):
                 ),
             )
         if problem is not None:
-            await self.note(problem, None if not connector else EvseId(connector))
-        return {}
+            await self.note(problem, EvseId(connector) if connector else None)
 
     async def stop(self, payload: Payload, now: datetime) -> Payload:
         """StopTransaction: cannot be prevented and is always accepted."""
