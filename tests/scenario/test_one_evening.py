@@ -16,7 +16,7 @@ STATIONS = [
     {"id": "CP-02", "max_kw": 120.0, "fallback_kw": 4.0},
 ]
 POWER_KW = 60.0
-LATE = timedelta(seconds=40)  # simulated; a twentieth of a second of real time
+LATE = timedelta(seconds=40)  # simulated; an eighth of a second of real time
 ENERGY_SHARE = 0.05
 SOC_PERCENT = 1.0
 
@@ -25,7 +25,7 @@ async def evening(folder: Path, version: str) -> dict[str, Session]:
     """Play the example with all stations of one version; the sessions by vehicle."""
     folder.mkdir()
     scenario = forced_to(load_scenario(EXAMPLE, EVENING), version)
-    async with yard(folder, stations=STATIONS, speed=600.0) as place:
+    async with yard(folder, stations=STATIONS, speed=300.0) as place:
         place.expect(scenario, POWER_KW)
         await place.play(scenario)
         found = place.sessions()
