@@ -33,18 +33,18 @@ class Pipe:
     async def take(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        await self._is_free.wait()
+        both = {writer}
+        self._open.add(writer)
         try:
+            await self._is_free.wait()
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        except OSError:
-            writer.transport.abort()
-            return
-        both = {writer, far_writer}
-        self._open |= both
-        try:
+            both.add(far_writer)
+            self._open.add(far_writer)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._relay(reader, far_writer))
                 tasks.create_task(self._relay(far_reader, writer))
+        except OSError:
+            return
         finally:
             self._open -= both
             for item in both:
@@ -74,5 +74,6 @@ async def pipes(port: int, count: int) -> AsyncIterator[list[Pipe]]:
     finally:
         for pipe, server in zip(made, servers, strict=True):
             pipe.free()
-            pipe.cut()
             server.close()
+            pipe.cut()
+        await asyncio.sleep(0)  # the transports hear of it
