@@ -18,7 +18,7 @@ from agent.domain import events
 from agent.domain.events import ConnectorStatus
 from agent.domain.identity import EvidenceKind
 from agent.domain.ids import TransactionId
-from agent.stations import framing, schemas
+from agent.stations import framing, quick16, schemas
 from agent.stations.adapter import AdapterOptions
 from agent.stations.extractors import ExtractorRule
 from agent.stations.link import Reply
@@ -116,7 +116,7 @@ class Bench:
 
     async def send(self, action: str, payload: Any) -> Reply:
         text = orjson.dumps([2, "1", action, payload])
-        frame = framing.parse(text)
+        frame = quick16.parse(text)
         assert isinstance(frame, framing.Call)
         return await self.adapter.handle(frame, text)
 
