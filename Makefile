@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test coverage faults bench run lint lock clean
+.PHONY: demo test coverage faults hunt bench run lint lock clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/depot-agent demo $(ARGS)
@@ -42,6 +42,12 @@ coverage: $(VENV)/dev.stamp
 faults: $(VENV)/dev.stamp
 	FAULTS_LONG=1 $(BIN)/pytest -n 2 --dist worksteal -rA tests/faults \
 		tests/integration/test_doors.py tests/unit/domain/test_power_invariant.py $(ARGS)
+
+# Property tests with examples that nobody has tried yet, TIMES as many as `make test` has
+# (which takes the same ones each time); about six minutes.
+TIMES ?= 10
+hunt: $(VENV)/dev.stamp
+	HUNT_TIMES=$(TIMES) $(BIN)/pytest -n 2 --dist worksteal -m hypothesis tests/unit $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python bench/meter_values.py $(ARGS)

@@ -30,10 +30,11 @@ _MARK = b'"MeterValues"'
 _MARK_WITHIN = framing.MESSAGE_ID_MAX + 32
 """The name of the action stands behind type and id; further back it is something else."""
 _DATE_TIME = (
-    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
-    r"(Z|[+-][0-9]{2}:[0-9]{2})\Z"
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]+)?"
+    r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])\Z"
 )
-"""As RFC 3339 wants it; a day that is in no calendar is found by who reads it."""
+"""As RFC 3339 wants it. A leap second goes the general way, which knows when one can be; a
+day that is in no calendar is found by who reads it."""
 
 Whole = Annotated[int, Meta(ge=-WHOLE_MAX, le=WHOLE_MAX)]
 

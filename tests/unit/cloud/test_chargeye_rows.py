@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cloud import chargeye_rows as rows
@@ -21,6 +21,7 @@ from agent.cloud.chargeye_writes import (
     vehicle_fields,
 )
 from agent.standin.schedules import WRITABLE
+from tests.support.properties import examples
 
 NAMES = [
     *("id", "evId", "txId", "stationId", "connectors", "connectorId", "powerkW"),
@@ -46,7 +47,7 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
-quick = settings(max_examples=150, deadline=None)
+quick = examples(150)
 
 
 @quick

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from agent.cloud.chargeye_rows import ActiveRead, SlotsRead, read_slot, read_slots
@@ -18,11 +18,12 @@ from agent.cloud.chargeye_sync import (
     why_partial,
 )
 from agent.standin.schedules import ScheduleBook
+from tests.support.properties import examples
 
 from .conftest import NOW
 
 BUS = "bus-1"
-quick = settings(max_examples=150, deadline=None)
+quick = examples(150)
 
 
 def at(hours: float) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cloud.smartcar_budget import SCOPE, CallBudget
@@ -17,6 +17,7 @@ from agent.domain import budget
 from agent.domain.budget import BudgetRules, BudgetSpent, Kind
 from agent.domain.errors import CloudFault
 from agent.ports import FactSaved
+from tests.support.properties import examples
 from tests.support.smartcar_cloud import (
     Dice,
     HandClock,
@@ -117,7 +118,7 @@ async def lived(steps: list[Any]) -> Witness:
     return witness
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(STEPS)
 def test_no_sequence_of_events_passes_a_budget(steps: list[Any]) -> None:
     """What was sent is counted apart from the budget, by the forward moves of the clock."""
@@ -136,7 +137,7 @@ LISTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(LISTS)
 def test_the_bucket_gives_nothing_twice(steps: list[Any]) -> None:
     """Requests of no car meet no other limit."""

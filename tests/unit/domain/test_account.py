@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -25,6 +25,7 @@ from agent.domain.meter import MeterReading, MeterState, add_reading, baseline
 from agent.domain.plan import Plan, wanted
 from agent.domain.wake import HeldWindow
 from agent.simulator.vehicle import VirtualVehicle
+from tests.support.properties import examples
 from tests.unit.domain.build import (
     NOW,
     NOW_S,
@@ -36,7 +37,7 @@ from tests.unit.domain.build import (
     moments,
 )
 
-quick = settings(deadline=None, max_examples=60)
+quick = examples(60)
 HOUR = 3600.0
 BUS = Battery(max_w=60_000.0, capacity_wh=300_000.0, efficiency=1.0)
 
@@ -259,7 +260,7 @@ def test_losses_in_the_battery_count():
     assert item.needed_wh == pytest.approx(150_000 / 0.9)
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(
     soc=st.floats(5, 99),
     steps=st.lists(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.allocator import Demand, Node, Reserve, allocate, fits, worst_excess_w
 from agent.domain.curve import Curve, constant, curve, value_at
 from agent.domain.ids import EvseId, Outlet, StationId
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW_S, moments
 
-quick = settings(deadline=None, max_examples=150)
+quick = examples(150)
 OUTLETS: list[Outlet] = [(StationId(f"CP-{n // 2}"), EvseId(n % 2 + 1)) for n in range(6)]
 SLACK_W = 2.0
 """Rounding to tenths at each outlet, times six, times a grid factor."""

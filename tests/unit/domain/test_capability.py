@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.capability import (
@@ -18,6 +18,7 @@ from agent.domain.capability import (
     read_configuration,
     read_variables,
 )
+from tests.support.properties import examples
 
 W, A = RateUnit.WATT, RateUnit.AMPERE
 UNIT_KEY = "ChargingScheduleAllowedChargingRateUnit"
@@ -102,7 +103,7 @@ def test_a_number_that_is_none_is_no_limit(text):
     assert read_configuration({"ChargingScheduleMaxPeriods": text}).periods_max is None
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.dictionaries(st.text(max_size=20), st.text(max_size=20), max_size=5), st.text())
 def test_no_configuration_makes_reading_fail(keys, text):
     for name in (UNIT_KEY, "ChargingScheduleMaxPeriods", "SupportedFeatureProfiles"):
@@ -237,7 +238,7 @@ def test_variables_of_other_components_are_no_capabilities():
     assert read_variables({}) == Capabilities()
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(
     st.dictionaries(
         st.tuples(st.just(CTRLR), st.text(max_size=9), st.text(max_size=9)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.domain.curve import (
@@ -23,10 +23,11 @@ from agent.domain.curve import (
     total,
     value_at,
 )
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW_S, curves, moments
 
 lists_of_curves = st.lists(curves(), min_size=1, max_size=4)
-quick = settings(deadline=None, max_examples=80)
+quick = examples(80)
 
 
 @quick

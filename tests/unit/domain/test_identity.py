@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.identity import (
@@ -18,9 +18,10 @@ from agent.domain.identity import (
     read_token,
 )
 from agent.domain.ids import MacAddress, SessionId, VehicleId
+from tests.support.properties import examples
 from tests.unit.domain.build import MAC_A, MAC_B, NOW, a_vehicle, evidence_of
 
-quick = settings(deadline=None, max_examples=150)
+quick = examples(150)
 MAC = EvidenceKind.MAC
 PREFIX = EvidenceKind.MAC_PREFIX
 EUI64 = EvidenceKind.MAC_EUI64

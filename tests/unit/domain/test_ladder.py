@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -41,9 +41,10 @@ from agent.domain.ladder import (
     way_of,
 )
 from agent.domain.profile import Purpose, compile_tx
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW, after
 
-quick = settings(deadline=None, max_examples=150)
+quick = examples(150)
 W, A = RateUnit.WATT, RateUnit.AMPERE
 KEY = LadderKey(vendor="Maker", model="Box", firmware="1.0")
 DC = ProfileForm(unit=W, phases=None, periods_max=24, stack_level=3)

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import (  # type: ignore[import-untyped]
     Bounds,
@@ -34,9 +34,10 @@ from agent.domain.localplan import (
     make_plans,
 )
 from agent.simulator.vehicle import VirtualVehicle
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW, NOW_S, after, moments
 
-quick = settings(deadline=None, max_examples=80)
+quick = examples(80)
 HOUR = 3600
 GRID_FACTOR = 1.05
 

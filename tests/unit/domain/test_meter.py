@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.meter import (
@@ -16,10 +16,11 @@ from agent.domain.meter import (
     idle,
     settle,
 )
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW, NOW_S, after
 
 RATED_W = 150_000
-quick = settings(deadline=None, max_examples=150)
+quick = examples(150)
 
 
 def _read(state: MeterState, *samples, start_s: float = 0, every_s: float = 60):

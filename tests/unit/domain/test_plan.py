@@ -6,7 +6,7 @@ import math
 from datetime import timedelta
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.domain.curve import floor_tenth, value_at
@@ -21,9 +21,10 @@ from agent.domain.plan import (
     choose,
     wanted,
 )
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW, NOW_S, a_plan, a_segment, a_window, after, watts
 
-quick = settings(deadline=None, max_examples=200)
+quick = examples(200)
 HOUR = 3600
 
 

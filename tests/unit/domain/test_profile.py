@@ -6,7 +6,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.capability import ProfileForm, RateUnit
@@ -14,6 +14,7 @@ from agent.domain.curve import EVER_S, Curve, constant, curve, is_within, value_
 from agent.domain.ids import EvseId, TransactionId
 from agent.domain.plan import wanted
 from agent.domain.profile import Compiled, Purpose, compile_default, compile_tx
+from tests.support.properties import examples
 from tests.unit.domain.build import (
     NOW,
     NOW_S,
@@ -25,7 +26,7 @@ from tests.unit.domain.build import (
     moments,
 )
 
-quick = settings(deadline=None, max_examples=150)
+quick = examples(150)
 DC = ProfileForm(unit=RateUnit.WATT, phases=None, periods_max=24, stack_level=3)
 AC = ProfileForm(
     unit=RateUnit.AMPERE, phases=3, periods_max=24, stack_level=0, minimum_w=4140.0
@@ -229,7 +230,7 @@ def test_a_raise_that_no_station_can_follow_is_dropped_and_a_cut_never():
     assert value_at(_compiled(lowered).allows, NOW_S + 61) == 2e3
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(
     powers=st.lists(st.integers(0, 150), min_size=40, max_size=40),
     spans=st.lists(st.integers(60, 3600), min_size=40, max_size=40),

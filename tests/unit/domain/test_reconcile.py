@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.curve import EVER_S, Curve, constant, curve, is_within, value_at
@@ -27,9 +27,10 @@ from agent.domain.reconcile import (
     unanswered,
     wake_at,
 )
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW, NOW_S, after, curves, moments
 
-quick = settings(deadline=None, max_examples=100)
+quick = examples(100)
 TX = TransactionId("41")
 OTHER = TransactionId("42")
 

@@ -6,7 +6,6 @@ import itertools
 from typing import get_args
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,6 +23,7 @@ from agent.domain.meter import MeterReading
 from agent.domain.rules import STEPS
 from agent.domain.session import SessionPhase
 from agent.domain.soc import BatteryOrigin, SocBattery, SocSource
+from tests.support.properties import examples
 from tests.unit.domain.build import MAC_A, MAC_B, NOW
 from tests.unit.domain.drive import AVAILABLE, CHARGING, FINISHING, PREPARING, Drive
 
@@ -378,7 +378,6 @@ class Station(RuleBasedStateMachine):
         assert set(self.drive.state.evses) <= {EvseId(1), EvseId(2), EvseId(3)}
 
 
+@pytest.mark.hypothesis
 def test_a_station_that_says_anything_in_any_order_keeps_a_legal_state():
-    run_state_machine_as_test(
-        Station, settings=settings(deadline=None, max_examples=120, stateful_step_count=40)
-    )
+    run_state_machine_as_test(Station, settings=examples(120, stateful_step_count=40))

@@ -7,7 +7,7 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -31,9 +31,10 @@ from agent.domain.wake import (
     preconditioning,
     watch,
 )
+from tests.support.properties import examples
 from tests.unit.domain.build import NOW_S, after, curves, moments
 
-quick = settings(deadline=None, max_examples=100)
+quick = examples(100)
 EVERYTHING = WakePolicy(zero_allowed=True, may_restart=True, may_use_cloud=True)
 NOTHING = WakePolicy(zero_allowed=False)
 ALL = list(WakeAction)

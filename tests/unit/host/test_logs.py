@@ -12,11 +12,12 @@ from typing import Any
 import orjson
 import pytest
 import structlog
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, example, given
 from hypothesis import strategies as st
 
 from agent.host import logs
 from agent.host.events import EVENTS
+from tests.support.properties import examples
 
 Read = Callable[[], list[dict[str, Any]]]
 
@@ -94,7 +95,7 @@ def test_cleaning_is_total_and_done_once(text: str) -> None:
     assert logs.clean(cleaned) == cleaned
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=5)

@@ -7,11 +7,12 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.simulator.command import TABLE_HEAD, SimulateOptions, simulate, table
 from agent.simulator.depot import make_night, unserved_wh
+from tests.support.properties import examples
 from tests.unit.simulator.tiny_central import a_central
 
 START = datetime(2026, 11, 21, 18, tzinfo=UTC)
@@ -23,7 +24,7 @@ def test_the_same_seed_gives_the_same_night():
     assert make_night(3, START) != make_night(4, START)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     seed=st.integers(0, 10_000),
     hours=st.floats(0.5, 14),

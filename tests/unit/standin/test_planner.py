@@ -7,17 +7,16 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from agent.standin.night import SMALLEST_KW, Load, Slot
 from agent.standin.physics import Battery
 from agent.standin.planner import make_plans, plan_json, to_ms
+from tests.support.properties import examples
 
 NOW = datetime(2026, 1, 15, 18, 7, tzinfo=UTC)
-QUICK = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+QUICK = examples(15, suppress_health_check=[HealthCheck.too_slow])
 
 
 def a_slot(number=1, **changes):

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from agent.domain.capability import Capabilities
@@ -16,9 +15,6 @@ from agent.domain.events import Event
 from agent.domain.ids import StationId, TransactionId
 from agent.ports import EventAnswer
 from agent.stations.link import WireClosed
-
-settings.register_profile("stations", deadline=None)
-settings.load_profile("stations")
 
 NOW = datetime(2026, 1, 15, 18, 0, 0, 250_000, tzinfo=UTC)
 STATION = StationId("CP-01")

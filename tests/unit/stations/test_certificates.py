@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.domain.errors import ConfigFault
@@ -140,7 +140,6 @@ def test_a_key_of_another_kind_is_refused() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(deadline=None)
 def test_no_text_makes_the_check_raise(noise: bytes) -> None:
     """A station may send what it likes."""
     good = bytearray(csr().encode())

@@ -124,6 +124,15 @@ TIMES = st.sampled_from(
         "2026-01-15T18:00:00",
         "2026-01-15T24:00:00Z",
         "2026-01-15T18:00:60Z",
+        "2026-12-31T23:59:60Z",
+        "2026-01-15T18:60:00Z",
+        "2026-01-15T18:00:00+24:00",
+        "2026-01-15T18:00:00-23:60",
+        "2026-01-15T18:00:00+23:59",
+        "2026-13-15T18:00:00Z",
+        "2026-00-15T18:00:00Z",
+        "2026-01-32T18:00:00Z",
+        "0000-01-15T18:00:00Z",
         "2026-01-15",
         "1970-01-01T00:00:00Z",
         "2099-01-01T00:00:00Z",
@@ -131,6 +140,11 @@ TIMES = st.sampled_from(
         "9999-12-31T23:59:59-14:00",
         "yesterday",
     ]
+) | st.from_regex(
+    r"20[0-9]{2}-[0-3][0-9]-[0-3][0-9]T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,9})?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})",
+    fullmatch=True,
+    alphabet=st.characters(codec="ascii"),
 )
 MOMENTS = st.fixed_dictionaries(
     {"timestamp": TIMES, "sampledValue": st.lists(SAMPLES, min_size=1, max_size=12)}
@@ -156,6 +170,14 @@ PLACES = st.sampled_from(_paths(FRAME))
 
 
 @given(PAYLOADS)
+@example(
+    {
+        "connectorId": 0,
+        "meterValue": [
+            {"timestamp": "2026-01-15T18:00:60Z", "sampledValue": [{"value": "0"}]}
+        ],
+    }
+)
 def test_what_keeps_the_schema_is_read_as_the_general_way_reads_it(
     payload: dict[str, Any],
 ) -> None:

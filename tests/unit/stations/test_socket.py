@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -21,6 +21,7 @@ from websockets.utils import apply_mask
 
 from agent.stations.link import WireClosed
 from agent.stations.wire import QUEUE_FRAMES, SocketWire, StationSocket
+from tests.support.properties import examples
 
 
 def _serve(talk: Any, compression: str | None = None) -> Any:
@@ -284,7 +285,7 @@ async def test_frame_by_frame_is_as_the_library_has_it(
         assert outcome(ours) == outcome(theirs)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.data())
 async def test_n10_any_cutting_of_any_stream_is_as_the_library_has_it(
     data: st.DataObject,

@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from ocpp.v16.enums import Action
 
@@ -24,6 +23,7 @@ from agent.stations.extractors import ExtractorRule
 from agent.stations.link import Reply
 from agent.stations.schemas import V16 as VERSION
 from agent.stations.v16 import HANDLERS, Adapter16
+from tests.support.properties import examples
 
 from .conftest import HOSTILE, JSON_VALUES, NOW, STATION, RecordingSink, StillClock
 
@@ -245,7 +245,7 @@ async def test_no_hostile_value_in_any_field_gets_an_error_or_does_harm(
 
 
 @pytest.mark.parametrize("action", sorted(PLAIN))
-@hypothesis_settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 async def test_rubbish_in_all_fields_at_once_gets_a_valid_answer(
     action: str, data: st.DataObject

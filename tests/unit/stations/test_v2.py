@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from agent.domain import events
@@ -16,6 +15,7 @@ from agent.domain.curve import constant, curve
 from agent.domain.events import ChargingState, ConnectorStatus, TransactionStep
 from agent.domain.identity import EvidenceKind
 from agent.stations.schemas import SEND_ONLY, V21, V201
+from tests.support.properties import examples
 
 from .bench2 import (
     BOTH,
@@ -136,7 +136,7 @@ async def test_i13_an_empty_or_larger_payload_gets_a_valid_answer(
 
 
 @both
-@hypothesis_settings(max_examples=100)
+@examples(100)
 @given(data=st.data())
 async def test_rubbish_in_a_transaction_event_is_never_refused(
     version: str, data: st.DataObject
