@@ -25,6 +25,7 @@ from agent.cli.base import (
 )
 from agent.domain.errors import ConfigFault, StoreFault
 from agent.host import logs
+from agent.store.lock import check_folder
 
 HTTP_OK = 200
 
@@ -35,13 +36,14 @@ def run(config: ConfigOption = None) -> None:
 
     Example: `depot-agent run --config config/agent.toml`
     """
-    from agent.app import run_daemon
-
     path = config_path(config)
     settings = settings_or_exit(config)
     logs.set_up(level=settings.log.level, style=settings.log.format)
     log = structlog.get_logger()
     try:
+        check_folder(settings.store.path)
+        from agent.app import run_daemon  # heavy: what can be told sooner is told before
+
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run_daemon(settings, path))
     except (StoreFault, ConfigFault) as fault:

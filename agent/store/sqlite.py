@@ -8,7 +8,6 @@ alone, so that one bad unit cannot take others with it.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import queue
 import sqlite3
@@ -43,6 +42,7 @@ from agent.domain.reconcile import OutletPower
 from agent.domain.session import Session
 from agent.domain.station import RECENT_SESSIONS_MAX, StationState
 from agent.store import rows
+from agent.store.lock import take_lock
 from agent.store.sql import check_owner, load_queries, migrate
 
 log = structlog.get_logger()
@@ -95,7 +95,7 @@ class SqliteStore:
         self._path = path
         self._ballast = path.with_name(f"{path.name}.ballast")
         self._queries = load_queries()
-        self._lock_fd = _take_lock(path)
+        self._lock_fd = take_lock(path)
         try:
             self._db = _connect(path)
         except BaseException:
@@ -622,26 +622,6 @@ def _prepare(db: sqlite3.Connection, path: Path) -> str:
     if verdict == "ok":
         mark.unlink(missing_ok=True)
     return verdict
-
-
-def _take_lock(path: Path) -> int:
-    """Make sure that no second daemon works on the same state (faults.md D12)."""
-    lock = path.with_name(path.name + ".lock")
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StoreFault(
-            f"the state folder {path.parent} cannot be used ({error.strerror}): "
-            "create it, or correct store.path and its owner"
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise StoreFault(
-            f"another depot-agent uses {path}: stop it, or set another store.path"
-        ) from error
-    return fd
 
 
 def _is_full(fault: StoreFault) -> bool:
