@@ -644,7 +644,10 @@ async def waiting_for_needs(station: ForeignStation2, bay: Bay) -> None:
     )
     await plugged(station, bay.vid)
     await station.started(bay.tx, token=bay.vid)
-    await station.wait_for(lambda: station.profiles("TxProfile"), 3)
+    # Answered, not only received: else the answer may be the one of afterwards.
+    await station.wait_for(
+        lambda: any(status == "Rejected" for _, _, status, _ in station.set_answers), 3
+    )
     station.refuse = lambda _: None
 
 
