@@ -155,7 +155,11 @@ def _divide(
     at_s: int,
 ) -> dict[Outlet, float]:
     ratings = _ratings(nodes)
-    free = [_free_w(node, reserves, at_s, ratings) for node in nodes]
+    taken = {
+        outlet: value_at(item.holds, at_s) * item.grid_factor
+        for outlet, item in reserves.items()
+    }
+    free = [max(node.cap_w - _possible_w(taken, node, ratings), 0.0) for node in nodes]
     wants = {
         outlet: value_at(item.wants, at_s) * item.grid_factor
         for outlet, item in demands.items()
@@ -207,19 +211,6 @@ def _lift(
         given[outlet] += step_w
 
 
-def _free_w(
-    node: Node,
-    reserves: Mapping[Outlet, Reserve],
-    at_s: int,
-    ratings: Mapping[StationId, float],
-) -> float:
-    powers = {
-        outlet: value_at(item.holds, at_s) * item.grid_factor
-        for outlet, item in reserves.items()
-    }
-    return max(node.cap_w - _possible_w(powers, node, ratings), 0.0)
-
-
 def _all_fit(
     powers: Mapping[Outlet, float], nodes: Sequence[Node], free: Sequence[float]
 ) -> bool:
@@ -230,10 +221,18 @@ def _all_fit(
 
 
 def _sum(powers: Mapping[Outlet, float], node: Node) -> float:
+    sum_w = 0.0  # plain loops: most of what planning costs is here
     if node.weights:
         shares = node.weights
-        return sum(power * shares[o] for o, power in powers.items() if o in shares)
-    return sum(power for outlet, power in powers.items() if outlet in node.members)
+        for outlet, power_w in powers.items():
+            if outlet in shares:
+                sum_w += power_w * shares[outlet]
+        return sum_w
+    members = node.members
+    for outlet, power_w in powers.items():
+        if outlet in members:
+            sum_w += power_w
+    return sum_w
 
 
 def _shrink(

@@ -51,7 +51,7 @@ def value_at(line: Curve, at_s: float) -> float:
     """Tell the limit in force at a time, watts."""
     if len(line) == 1:
         return line[0][1]
-    index = bisect_right(line, at_s, key=lambda step: step[0])
+    index = bisect_right(line, (at_s, math.inf))  # behind any step of this second
     return line[max(index - 1, 0)][1]
 
 
