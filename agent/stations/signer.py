@@ -8,6 +8,7 @@ root). Names are percent-encoded, so that no station can choose a path.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,8 @@ from agent.stations.certificates import (
 
 NamesOf = Callable[[StationId], Sequence[str]]
 FILE_MAX = 64 * 1024
+SETTLED_S = 5.0
+"""A file that changed within it may still be written: nothing is refused yet."""
 
 
 class LocalSigner:
@@ -122,7 +125,8 @@ class FolderSigner:
             if not names or not pem.is_file():
                 continue
             try:
-                found.append(self._take(station_id, request, pem, names, now))
+                taken = self._take(station_id, request, pem, names, now)
+                found += [taken] if taken is not None else []
             except OSError as error:
                 problem = f"{pem.name} cannot be taken: {error.strerror}"
                 found.append(SignedCertificate(station_id=station_id, problem=problem))
@@ -135,11 +139,14 @@ class FolderSigner:
         pem: Path,
         names: Sequence[str],
         now: datetime,
-    ) -> SignedCertificate:
+    ) -> SignedCertificate | None:
         with pem.open("rb") as stream:
             chain = stream.read(FILE_MAX).decode("ascii", "replace")
+            age_s = now.timestamp() - os.fstat(stream.fileno()).st_mtime
         csr = request.read_text(encoding="ascii", errors="replace")
         problem = answer_problem(chain, csr, names, now)
+        if problem is not None and abs(age_s) < SETTLED_S:
+            return None  # a copy under way is no answer yet
         pem.replace(pem.with_suffix(".pem.refused" if problem else ".pem.taken"))
         if problem is not None:
             return SignedCertificate(station_id=station_id, problem=problem)

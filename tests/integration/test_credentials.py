@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +170,7 @@ def _certificates(station: Any) -> Any:
 
 
 async def test_an_external_signer_works_by_dropping_files(pki: Pki, tmp_path: Path) -> None:
-    """Requests go out as files; wrong answers are refused, the right one is sent."""
+    """Requests go out as files; wrong answers are refused, half ones left, the right sent."""
     folder = tmp_path / "exchange"
     folder.mkdir()
     rows = [ONE[0] | {"id": ".CP 01"}]
@@ -181,22 +183,37 @@ async def test_an_external_signer_works_by_dropping_files(pki: Pki, tmp_path: Pa
         await until(request.is_file)
         answer = request.with_suffix(".pem")
 
-        answer.write_text("no certificate")
-        await keeper._collect()
-        junk = place.events("certificate_not_signed")[-1]["reason"]
+        async def refused(text: bytes) -> str:
+            """What is said of an answer that is wrong, and not just being written."""
+            count = len(place.events("certificate_not_signed"))
+            part = answer.with_suffix(".part")
+            part.write_bytes(text)
+            os.utime(part, (0, 0))
+            part.replace(answer)
+            keeper._wake.set()
+            await until(lambda: len(place.events("certificate_not_signed")) > count)
+            return str(place.events("certificate_not_signed")[-1]["reason"])
+
+        junk = await refused(b"no certificate")
         other = pem_of(make_request(make_key(is_rsa=False), ".CP 01")).decode()
         foreign = pki.authority.issue_station(other, [".CP 01"], NOW, 30)
-        answer.write_bytes(pem_of(foreign))
-        await keeper._collect()
-        wrong = place.events("certificate_not_signed")[-1]["reason"]
+        wrong = await refused(pem_of(foreign))
         mine = pki.authority.issue_station(request.read_text(), [".CP 01"], NOW, 30)
-        answer.write_bytes(pem_of(mine))
-        await keeper._collect()
+        whole = pem_of(mine)
+        told = len(place.events("certificate_not_signed"))
+        answer.write_bytes(whole[: len(whole) // 2])
+        keeper._wake.set()
+        await until(lambda: not keeper._wake.is_set())
+        await asyncio.sleep(0.3)
+        is_left = answer.is_file() and len(place.events("certificate_not_signed")) == told
+        answer.write_bytes(whole)
+        keeper._wake.set()
         await until(lambda: place.events("certificate_accepted"))
         left = sorted(item.name for item in folder.iterdir())
 
     assert "no certificate in PEM" in junk
     assert "not for the key" in wrong
+    assert is_left  # a copy that was under way
     assert left == ["%2ECP%2001.pem.refused", "%2ECP%2001.pem.taken"]
 
 
