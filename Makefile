@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 demo: $(VENV)/run.stamp
 	$(BIN)/depot-agent demo $(ARGS)
 
-# Tests that live in real time wait more than they compute: five beside each other, apart
+# Tests that live in real time wait more than they compute: six beside each other, apart
 # from those that compute. Coverage nearly doubles the time of those, so that only the
 # domain, where power is decided, is held to it here; `make coverage` looks at the whole.
 # What failed beside the others (exit 1, all others ran) is run once more, alone and in the
@@ -24,7 +24,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff check agent tests bench
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest -n 5 --dist worksteal $(LIVE) $(ARGS) || { test $$? -eq 1 && \
+	$(BIN)/pytest -n 6 --dist worksteal $(LIVE) $(ARGS) || { test $$? -eq 1 && \
 		$(BIN)/pytest --last-failed --last-failed-no-failures none $(LIVE) $(ARGS); }
 	$(BIN)/pytest -n 2 --dist worksteal -m "not many" $(CORE) --cov agent/domain \
 		--cov-fail-under 97 --cov-report term:skip-covered $(ARGS)
