@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import functools
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -29,7 +30,7 @@ from agent.domain.curve import Curve
 from agent.domain.errors import ConfigFault, StationFault, StoreDamaged, StoreFault
 from agent.domain.ids import EvseId, SessionId, StationId
 from agent.domain.session import Session
-from agent.host import logs
+from agent.host import garbage, logs
 from agent.host.clock import RandomIds, SystemClock
 from agent.host.metrics import Sample, text_of
 from agent.host.systemd import Notifier
@@ -66,8 +67,6 @@ BACKUP_ROUNDS = 36
 """Of ten minutes: pruned daily, checked weekly, backed up soon and four times a day."""
 POWER_ACTIONS = frozenset({"SetChargingProfile", "ClearChargingProfile"})
 """Calls that would break the power rules; only ``--force`` sends them."""
-GC_THRESHOLDS = (50_000, 20, 50)
-"""Messages make tens of thousands of short-lived objects a second, none in cycles."""
 
 PARTS = (
     chargeye.build,
@@ -159,6 +158,7 @@ class Daemon:
         self.socket_path = socket_path(settings)
         self.is_ready = asyncio.Event()
         self.stop_wanted = asyncio.Event()
+        self.background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
         self._bound: list[socket.socket] = []
         self._lag_s = 0.0
         self._clock_is_set = True
@@ -215,6 +215,9 @@ class Daemon:
                     running += [
                         tasks.create_task(body(), name=name) for name, body in part.tasks()
                     ]
+                running += [
+                    tasks.create_task(body(), name=name) for name, body in self.background
+                ]
                 for web in webs:
                     tasks.create_task(web.run(), name="web")
                 for part in self.parts:
@@ -594,8 +597,9 @@ class Daemon:
 async def run_daemon(settings: Settings, config_path: Path) -> None:
     """Run as a service: SIGTERM and SIGINT stop, SIGHUP reloads."""
     daemon = Daemon(settings, config_path=config_path)
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    garbage.settle()
+    sweep = functools.partial(garbage.sweep, lambda: daemon.server.closed_links)
+    daemon.background.append(("garbage", sweep))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop_wanted.set)

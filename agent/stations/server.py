@@ -109,6 +109,7 @@ class StationServer:
         self.links: dict[StationId, LiveLink] = {}
         self.seen_at: dict[StationId, datetime] = {}
         self.takeovers = 0
+        self.closed_links = 0
         self.tls: TlsDoor | None = None
         self._assumed: set[StationId] = set()
         self._sink = sink
@@ -372,6 +373,7 @@ class StationServer:
             # The edge of a station's link: a bug here may cost this link, no other.
             log.exception("link_failed", station_id=station_id)
         finally:
+            self.closed_links += 1
             if self.links.get(station_id) is live:
                 del self.links[station_id]
                 await self._closed(station_id, live.socket)

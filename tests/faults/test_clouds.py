@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 import pytest
 
-from agent.app import GC_THRESHOLDS
 from agent.cloud.chargeye import ChargEye
 from agent.cloud.http import BODY_BYTES_MAX, CloudHttp
 from agent.domain.errors import CloudFault
+from agent.host import garbage
 
 LAG_MAX_S = 0.1
 TICK_S = 0.002
@@ -107,7 +107,7 @@ async def _worst_lag_s(job: asyncio.Task[Any]) -> float:
 def as_a_service() -> Iterator[None]:
     """Collect garbage as seldom as the daemon does: it holds up more than the parsing."""
     usual = gc.get_threshold()
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(*garbage.THRESHOLDS)
     yield
     gc.set_threshold(*usual)
 
