@@ -16,8 +16,9 @@ demo: $(VENV)/run.stamp
 # and a fault of ours shows again.
 LIVE := tests/integration tests/scenario tests/faults
 CORE := tests/unit/domain tests/unit/control
-REST := tests/unit tests/contract tests/test_*.py --ignore tests/unit/domain \
-	--ignore tests/unit/control
+MANY := tests/unit/domain/test_power_invariant.py \
+	tests/unit/domain/test_localplan.py::test_a_night_of_a_hundred_is_near_the_optimum
+REST := $(filter-out $(CORE) %__pycache__,$(wildcard tests/unit/*)) tests/contract $(wildcard tests/test_*.py)
 
 test: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check agent tests bench
@@ -28,8 +29,7 @@ test: $(VENV)/dev.stamp
 		$(BIN)/pytest --last-failed --last-failed-no-failures none $(LIVE) $(ARGS); }
 	$(BIN)/pytest -n 2 --dist worksteal -m "not many" $(CORE) --cov agent/domain \
 		--cov-fail-under 97 --cov-report term:skip-covered $(ARGS)
-	$(BIN)/pytest -n 2 --dist worksteal -m "not many" $(REST) $(ARGS)
-	$(BIN)/pytest -n 2 --dist worksteal -m many $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(MANY) $(REST) $(ARGS)
 
 # Branch coverage of the whole agent by all tests but the thousands; about ten minutes.
 coverage: $(VENV)/dev.stamp

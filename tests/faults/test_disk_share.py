@@ -85,6 +85,7 @@ def _samples(station_id: StationId, at: datetime, number: int, count: int) -> ev
     )
 
 
+@pytest.mark.slow
 async def test_r3_a_station_that_fills_the_disk_is_kept_as_a_summary_for_the_day(
     tmp_path: Path,
 ) -> None:

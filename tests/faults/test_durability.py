@@ -63,6 +63,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("half", ["first", "second"])
+@pytest.mark.slow
 async def test_d1_kills_lose_nothing_that_was_acknowledged(
     tmp_path: Path, unmeasured: None, half: str
 ) -> None:

@@ -41,6 +41,7 @@ def run(*command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_demo_keeps_every_plan_and_writes_its_report(tmp_path: Path) -> None:
     done = run(
         *("demo", "--stations", "3", "--minutes", "0.4", "--speed", "60"),
@@ -55,6 +56,7 @@ def test_demo_keeps_every_plan_and_writes_its_report(tmp_path: Path) -> None:
     assert all("timestamp" in json.loads(line) for line in lines)
 
 
+@pytest.mark.slow
 def test_demo_names_the_vehicle_at_a_station_that_ignores_its_profile(
     tmp_path: Path,
 ) -> None:
@@ -69,6 +71,7 @@ def test_demo_names_the_vehicle_at_a_station_that_ignores_its_profile(
     assert any("at CP-03/" in line and "more than planned" in line for line in named)
 
 
+@pytest.mark.slow
 def test_daemon_serves_commands_pages_and_a_backup(tmp_path: Path) -> None:
     daemon = DaemonProcess(tmp_path, LONELY)
     daemon.start()
@@ -166,6 +169,7 @@ def test_taken_port_ends_the_daemon_with_one_clear_line(tmp_path: Path) -> None:
     assert "a port cannot be opened" in done.stderr
 
 
+@pytest.mark.slow
 def test_simulated_stations_charge_at_the_real_daemon(tmp_path: Path) -> None:
     config = LONELY + "\n[policy]\nunmatched_kw = 30.0\n"
     daemon = DaemonProcess(tmp_path, config)

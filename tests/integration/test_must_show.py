@@ -160,6 +160,7 @@ async def test_foreign_station_gets_the_plan_of_its_vehicle_within_two_seconds(
     assert defaults[0]["chargingSchedule"]["chargingSchedulePeriod"][0]["limit"] == 10_000.0
 
 
+@pytest.mark.slow
 async def test_few_periods_never_allow_more_than_the_plan_and_are_refreshed_in_time(
     daemon: DaemonProcess, fleet: ForeignFleet
 ) -> None:

@@ -1065,6 +1065,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 def test_d1_after_a_kill_everything_that_was_acknowledged_is_there(path: Path) -> None:
     """D1: kill -9 at a random instant, over and over, on one file."""
     seed = int(os.environ.get("SEED", "7"))

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 
 from agent.demo import EVENING
@@ -59,6 +60,7 @@ def told(logs: list[Any], event: str) -> list[Any]:
     return [row for row in logs if row["event"] == event]
 
 
+@pytest.mark.slow
 async def test_c15_a_bus_that_does_not_wake_is_noticed_within_five_minutes(
     tmp_path: Path,
 ) -> None:
@@ -85,6 +87,7 @@ async def test_c15_a_bus_that_does_not_wake_is_noticed_within_five_minutes(
     assert any("did not resume" in text for text in session.anomalies)
 
 
+@pytest.mark.slow
 async def test_a_bus_that_preconditions_keeps_its_power_before_departure(
     tmp_path: Path,
 ) -> None:
@@ -156,6 +159,7 @@ async def test_a_bus_without_a_plan_of_the_cloud_gets_one_made_here(
     assert told(logs, "local_plan_dropped")
 
 
+@pytest.mark.slow
 async def test_a_bus_that_fell_behind_under_a_low_cap_catches_up_where_it_may(
     tmp_path: Path,
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from agent.demo import EVENING
 from agent.domain.session import Session, SessionPhase
 from agent.simulator.scenario_file import forced_to, load_scenario
@@ -49,6 +51,7 @@ def facts(item: Session) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 async def test_the_same_evening_leaves_the_same_record_in_every_version(
     tmp_path: Path,
 ) -> None:

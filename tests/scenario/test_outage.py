@@ -225,6 +225,7 @@ async def until(condition: Any, timeout_s: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_n1_a_day_without_clouds_costs_nothing_and_is_told_in_a_quarter_of_an_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def confirmed_grid_w(place: Yard) -> float:
     return sum(limits) / EFFICIENCY
 
 
+@pytest.mark.slow
 async def test_w3_a_cap_that_drops_by_80_percent_is_kept_within_30_seconds(
     tmp_path: Path,
 ) -> None:
@@ -67,6 +68,7 @@ async def test_w3_a_cap_that_drops_by_80_percent_is_kept_within_30_seconds(
 
 
 @pytest.mark.parametrize("dies_after_h", [0.05, 0.4, 1.1])
+@pytest.mark.slow
 async def test_w2_with_the_gateway_gone_the_stations_stay_under_the_cap(
     tmp_path: Path, dies_after_h: float
 ) -> None:
