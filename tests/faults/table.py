@@ -29,7 +29,7 @@ HEAD = """# Faults and attacks, each with its test
 Written from `rows.toml` by `python -m tests.faults.table`; a test holds it up to date.
 
 Rows of tier P run with `make test`. Where a row has a long form (tier N) it runs with
-`make faults`, which takes about three quarters of an hour on two cores; seeds are printed,
+`make faults`, which takes about half an hour on two cores; seeds are printed,
 and `SEED=n make faults ARGS="-k d1"` replays one. Rows of tier H need hardware.
 A test that serves a row begins with the row's id. Figures were measured on 2 cores,
 Debian 12, Python 3.11, unless the row says otherwise.
