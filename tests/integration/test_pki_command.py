@@ -134,9 +134,11 @@ def test_virtual_stations_take_a_ca_and_a_certificate_each(folder: Path) -> None
 
 
 def test_the_listener_offers_the_curves_of_the_public_list_only(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What scanners hold it against; an OPENSSL_CONF of the operator's own wins."""
+    # Measuring coverage loads OpenSSL before the daemon's first line could set it up.
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     port = free_port()
     config = f"""
 [site]
