@@ -112,6 +112,7 @@ class Depot:
     tasks: asyncio.TaskGroup
     logs: list[Any]
     stations: list[VirtualStation] = field(default_factory=list)
+    running: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def plain(self) -> str:
@@ -135,7 +136,7 @@ class Depot:
         )
         made = build_station(config, ScaledClock(datetime.now(UTC), 100.0))
         self.stations.append(made)
-        self.tasks.create_task(made.run())
+        self.running.append(self.tasks.create_task(made.run()))
         return made
 
     async def online(self, station: VirtualStation) -> None:
@@ -222,4 +223,7 @@ async def depot(
             finally:
                 for station in found.stations:
                     station.stop()
+                if found.running:
+                    # asyncio's server forgets a connection that it accepts while it closes.
+                    await asyncio.wait(found.running, timeout=5)
                 daemon.stop_wanted.set()
