@@ -44,7 +44,7 @@ faults: $(VENV)/dev.stamp
 		tests/integration/test_doors.py tests/unit/domain/test_power_invariant.py $(ARGS)
 
 # Property tests with examples that nobody has tried yet, TIMES as many as `make test` has
-# (which takes the same ones each time); about six minutes.
+# (which takes the same ones each time); about five minutes.
 TIMES ?= 10
 hunt: $(VENV)/dev.stamp
 	HUNT_TIMES=$(TIMES) $(BIN)/pytest -n 2 --dist worksteal -m hypothesis tests/unit $(ARGS)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -158,7 +156,6 @@ class Daemon:
         self.socket_path = socket_path(settings)
         self.is_ready = asyncio.Event()
         self.stop_wanted = asyncio.Event()
-        self.background: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = []
         self._bound: list[socket.socket] = []
         self._lag_s = 0.0
         self._clock_is_set = True
@@ -207,6 +204,7 @@ class Daemon:
                     tasks.create_task(self._tick(), name="tick"),
                     tasks.create_task(self._watchdog(), name="watchdog"),
                     tasks.create_task(self._keep_house(), name="house"),
+                    tasks.create_task(self._sweep(), name="garbage"),
                 ]
                 site = self._watch_site()
                 if site is not None:
@@ -215,9 +213,6 @@ class Daemon:
                     running += [
                         tasks.create_task(body(), name=name) for name, body in part.tasks()
                     ]
-                running += [
-                    tasks.create_task(body(), name=name) for name, body in self.background
-                ]
                 for web in webs:
                     tasks.create_task(web.run(), name="web")
                 for part in self.parts:
@@ -334,6 +329,9 @@ class Daemon:
                 raise  # the next start puts a backup in its place
             except StoreFault as fault:
                 log.error("record_not_stored", reason=str(fault))
+
+    async def _sweep(self) -> None:
+        await garbage.sweep(lambda: self.server.closed_links)
 
     async def _watchdog(self) -> None:
         loop = asyncio.get_running_loop()
@@ -598,8 +596,6 @@ async def run_daemon(settings: Settings, config_path: Path) -> None:
     """Run as a service: SIGTERM and SIGINT stop, SIGHUP reloads."""
     daemon = Daemon(settings, config_path=config_path)
     garbage.settle()
-    sweep = functools.partial(garbage.sweep, lambda: daemon.server.closed_links)
-    daemon.background.append(("garbage", sweep))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, daemon.stop_wanted.set)

@@ -99,13 +99,18 @@ def worst_excess_w(
     times = edges([item.holds for item in draws.values()], from_s)
     ratings = _ratings(nodes)
     for at_s in times:
-        powers = {
-            outlet: value_at(item.holds, at_s) * item.grid_factor
-            for outlet, item in draws.items()
-        }
+        powers = _powers_at(draws, at_s)
         for node in nodes:
             worst = max(worst, _possible_w(powers, node, ratings) - node.cap_w)
     return worst
+
+
+def _powers_at(draws: Mapping[Outlet, Reserve], at_s: int) -> dict[Outlet, float]:
+    """What may be drawn at an instant, grid side."""
+    return {
+        outlet: value_at(item.holds, at_s) * item.grid_factor
+        for outlet, item in draws.items()
+    }
 
 
 def _ratings(nodes: Sequence[Node]) -> dict[StationId, float]:
@@ -155,10 +160,7 @@ def _divide(
     at_s: int,
 ) -> dict[Outlet, float]:
     ratings = _ratings(nodes)
-    taken = {
-        outlet: value_at(item.holds, at_s) * item.grid_factor
-        for outlet, item in reserves.items()
-    }
+    taken = _powers_at(reserves, at_s)
     free = [max(node.cap_w - _possible_w(taken, node, ratings), 0.0) for node in nodes]
     wants = {
         outlet: value_at(item.wants, at_s) * item.grid_factor

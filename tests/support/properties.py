@@ -14,17 +14,18 @@ from hypothesis import settings
 HUNT_TIMES = int(os.environ.get("HUNT_TIMES", "0"))
 """Zero: the same examples again. Else: new ones, so many times as many."""
 _EXAMPLES = 100
+_FACTOR = max(1, HUNT_TIMES)
 
 
 def load_profile() -> None:
     """Set how examples are chosen; before the modules with properties are imported."""
     settings.register_profile("same", derandomize=True, deadline=None)
     settings.register_profile(
-        "hunt", max_examples=_EXAMPLES * max(1, HUNT_TIMES), deadline=None, print_blob=True
+        "hunt", max_examples=_EXAMPLES * _FACTOR, deadline=None, print_blob=True
     )
     settings.load_profile("hunt" if HUNT_TIMES else "same")
 
 
 def examples(count: int, **more: Any) -> settings:
     """Settings with a number of examples of one's own, multiplied when hunting."""
-    return settings(max_examples=count * max(1, HUNT_TIMES), **more)
+    return settings(max_examples=count * _FACTOR, **more)
